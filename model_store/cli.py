@@ -1,0 +1,147 @@
+"""`model-store`: fill, look at and check a model store.
+
+Exit codes: 0 done, 1 the work failed (one line on stderr), 2 wrong usage.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_store import commands
+from model_store.architecture import RESOLUTIONS
+from model_store.sources import OFFICIAL_BASE_URL
+from model_store.store import ModelStore
+
+DEFAULT_STORE = ".store"
+_FAILURES = commands.FAILURES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is returned, and is that of the console script."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(ModelStore(options.store), options))
+    except _FAILURES as error:
+        print(f"model-store: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("model-store: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `model-store table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="model-store", description="Fill, look at and check a store of MobileNet v1 variants."
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_list(subparsers)
+    _add_pull(subparsers)
+    _add_import(subparsers)
+    _add_verify(subparsers)
+    _add_evaluate(subparsers)
+    _add_profile(subparsers)
+    _add_table(subparsers)
+    return parser
+
+
+def _add_list(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser("list", help="what the store holds")
+    command.add_argument("task", nargs="?", help="only this task")
+    _common(command)
+    command.set_defaults(command=commands.list_variants)
+
+
+def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser(
+        "pull",
+        help="fetch official weights",
+        description="Fetches official weights; by default four along the accuracy/latency frontier.",
+    )
+    command.add_argument("task", choices=["imagenet"])
+    command.add_argument(
+        "checkpoints",
+        nargs="*",
+        metavar="CHECKPOINT",
+        help="as in the official table: 0.5_160, or 0.5_160_quant (dequantised to fp32)",
+    )
+    command.add_argument("--all", action="store_true", help="all 16 float checkpoints")
+    command.add_argument(
+        "--if-empty", action="store_true", help="do nothing when the store has a sound variant"
+    )
+    command.add_argument(
+        "--base-url",
+        default=os.environ.get("MOBILENET_SOURCE_URL", OFFICIAL_BASE_URL),
+        help="a mirror of the same layout (or MOBILENET_SOURCE_URL)",
+    )
+    _common(command)
+    command.set_defaults(command=commands.pull)
+
+
+def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser(
+        "import",
+        help="bring in weights that you have",
+        description="Imports .pb, .tflite, .h5, TensorFlow.js model.json, or an .onnx that fits.",
+    )
+    command.add_argument("file", type=Path)
+    command.add_argument("--task", default="imagenet")
+    command.add_argument("--resolution", type=int, choices=RESOLUTIONS, help="when not the trained one")
+    command.add_argument("--licence", default="unknown", help="of the weights, for the manifest")
+    command.add_argument("--origin", help="where they come from, for the manifest (default: the file's name)")
+    _common(command)
+    command.set_defaults(command=commands.import_file)
+
+
+def _add_verify(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser("verify", help="check every byte and run every variant")
+    command.add_argument("task", nargs="?", help="only this task")
+    _common(command)
+    command.set_defaults(command=commands.verify)
+
+
+def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser(
+        "evaluate",
+        help="measure accuracy on labelled pictures",
+        description="The folder has labels.csv with the columns file and index (0-based class).",
+    )
+    command.add_argument("task")
+    command.add_argument("--images", type=Path, required=True, metavar="DIR")
+    command.add_argument("--variant", action="append", metavar="ID", help="only this one (repeatable)")
+    command.add_argument("--dataset", help="name of the pictures, for the manifest")
+    command.add_argument("--dry-run", action="store_true", help="report only; leave manifests as they are")
+    _common(command)
+    command.set_defaults(command=commands.evaluate)
+
+
+def _add_profile(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser("profile", help="measure latency on this device")
+    command.add_argument("task", nargs="?", help="only this task")
+    _common(command)
+    command.set_defaults(command=commands.profile)
+
+
+def _add_table(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser("table", help="the paper's figures beside the computed ones")
+    _common(command)
+    command.set_defaults(command=commands.table)
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("MOBILENET_STORE", DEFAULT_STORE)),
+        metavar="DIR",
+        help=f"the store (default: MOBILENET_STORE, or {DEFAULT_STORE})",
+    )
+    command.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

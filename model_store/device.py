@@ -1,0 +1,47 @@
+"""What this machine is: its CPU, and how many of its cores this process may really use."""
+
+import math
+import os
+import platform
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
+    """The CPU's name; on ARM, where the kernel prints none, its implementer and part numbers."""
+    fields: dict[str, str] = {}
+    try:
+        for line in cpu_info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip().lower(), value.strip())
+    except OSError:
+        pass
+    arm = " ".join(fields[k] for k in ("cpu implementer", "cpu part") if k in fields)
+    return fields.get("model name") or arm or platform.processor() or platform.machine()
+
+
+def usable_cpus(cgroup: Path = _CGROUP) -> int:
+    """Cores by affinity and cgroup quota (v2, then v1), rounded up; at least one."""
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
+    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+
+
+def _quota_v2(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(cgroup: Path) -> float | None:
+    try:
+        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

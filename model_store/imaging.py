@@ -1,0 +1,182 @@
+"""From the bytes of a picture to what a variant sees. The only importer of PIL.
+
+Two steps, so that limits hold before pixels are decoded: `probe` reads the header, `decode` makes
+the upright RGB array of the wanted size.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, __version__
+
+from model_store.manifest import Preprocessing
+
+UInt8Array = npt.NDArray[np.uint8]
+
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+DECODER_VERSION = f"pillow-{__version__}"
+
+# Pillow's own guard warns on a global; the limit of `probe` takes its place, from the same header.
+Image.MAX_IMAGE_PIXELS = None
+
+MIN_SIDE = 2  # a line of single pixels shows nothing
+_EXIF_ORIENTATION = 0x0112
+_WHITE = (255, 255, 255, 255)
+_JPEG_SCALES = (8, 4, 2)  # libjpeg decodes at 1/8, 1/4 and 1/2 for less
+
+
+class ImageError(Exception):
+    """A picture cannot be used; the text is for the caller."""
+
+
+class UnsupportedImage(ImageError):
+    """Not a type that we read."""
+
+
+class UnreadableImage(ImageError):
+    """A type that we read, but broken, truncated or empty."""
+
+
+class TooManyPixels(ImageError):
+    """The header announces more pixels than the limit."""
+
+    def __init__(self, width: int, height: int, limit: int) -> None:
+        super().__init__(f"the picture has {width} x {height} pixels; the limit is {limit}")
+        self.width, self.height, self.limit = width, height, limit
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What the first bytes tell: one of `FORMATS`, and the size in pixels as stored."""
+
+    format: str
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def scale(self, size: int, preprocessing: Preprocessing) -> int:
+        """1, 2, 4 or 8: the reduction at which the decoder gives no less than `size` pixels need."""
+        if self.format != "JPEG":
+            return 1
+        needed = size / preprocessing.central_fraction
+        for scale in _JPEG_SCALES:
+            if min(self.width, self.height) // scale >= needed:
+                return scale
+        return 1
+
+
+def probe(data: bytes, max_pixels: int) -> ImageHeader:
+    """Reads the header only. Raises UnsupportedImage, UnreadableImage or TooManyPixels."""
+    image = _open(data)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooManyPixels(width, height, max_pixels)
+    if min(width, height) < MIN_SIDE:
+        raise UnreadableImage(
+            f"the picture has {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
+        )
+    # Phones' multi-picture files are JPEG with more behind it.
+    return ImageHeader("JPEG" if image.format == "MPO" else image.format or "", width, height)
+
+
+def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
+    """Upright RGB of shape [size, size, 3]: central crop, bilinear resize, as in TensorFlow's evaluation.
+
+    EXIF orientation is applied, transparency lies on white, 16-bit values keep their high byte, and of
+    an animation the first frame counts. Raises UnsupportedImage or UnreadableImage.
+    """
+    image = _open(data)
+    try:
+        orientation = _orientation(image)
+        needed = int(np.ceil(size / preprocessing.central_fraction))
+        image.draft("RGB", (needed, needed))
+        image.load()
+        box = _central_box(image.size, preprocessing.central_fraction)
+        small = _resizable(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+        pixels = np.asarray(_opaque_rgb(small))
+    except Exception as error:
+        # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
+        raise UnreadableImage("the picture is truncated or damaged") from error
+    return _upright(pixels, orientation)
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise UnreadableImage("the picture is empty")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        found = _magic(data)
+        if found is None:
+            known = ", ".join(FORMATS)
+            raise UnsupportedImage(f"the bytes are not of a type that we read ({known})") from error
+        raise UnreadableImage(f"the bytes start like {found}, but the header is broken") from error
+
+
+def _magic(data: bytes) -> str | None:
+    """The type that the first bytes claim."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    magics = ((b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"))
+    return next((name for magic, name in magics if data.startswith(magic)), None)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block does not spoil the picture
+        return 1
+
+
+def _central_box(size: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of `tf.image.central_crop`."""
+    width, height = size
+    left, top = int((width - width * fraction) / 2), int((height - height * fraction) / 2)
+    return left, top, width - left, height - top
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """The picture in a mode whose values can be averaged."""
+    if image.mode.startswith(("I", "F")):  # 16-bit grey, or wider modes that 16-bit PNG opens as
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
+        return image.convert("RGBA")
+    if image.mode in ("RGB", "RGBA", "L", "LA"):
+        return image
+    return image.convert("RGB")
+
+
+def _opaque_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA"):
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
+    """Applies EXIF orientation 1 to 8 to [H, W, 3]."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def sample_picture(format: str, width: int, height: int) -> bytes:
+    """A picture of the wanted type and size that costs about what a photo does: for measurements."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    grain = rng.integers(-12, 13, (height, width, 3), np.int16)
+    pixels = (np.asarray(image, np.int16) + grain).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, quality=90)
+    return buffer.getvalue()

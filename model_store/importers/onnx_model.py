@@ -1,0 +1,55 @@
+"""An ONNX model that already fits the store: `image` uint8 [N, H, W, 3] in, `scores` [N, classes] out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from model_store.architecture import ALPHAS, MobileNetSpec
+from model_store.runtime import ModelUnusable, OnnxSession
+from model_store.weights import WeightsError
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """The bytes to install as they are, and what they show of themselves."""
+
+    model: bytes
+    alpha: float
+    resolution: int
+    quantized: bool
+
+
+def load(path: Path, classes: int) -> OnnxModel:
+    """Checks interface and classes, and runs a grey picture once. Raises WeightsError."""
+    try:
+        model = path.read_bytes()
+        proto = onnx.load_from_string(model)
+        onnx.checker.check_model(proto)
+    except OSError as error:
+        raise WeightsError(f"{path.name} cannot be read") from error
+    except Exception as error:  # protobuf's and the checker's own classes
+        raise WeightsError(f"{path.name} is not a valid ONNX model") from error
+    try:
+        session = OnnxSession(model)
+        grey = np.full((1, session.resolution, session.resolution, 3), 128, np.uint8)
+        scores = session.run(grey)
+    except ModelUnusable as error:
+        raise WeightsError(f"{path.name}: {error}") from error
+    if scores.shape != (1, classes) or not np.isfinite(scores).all():
+        raise WeightsError(f"{path.name} answers scores of {scores.shape}, expected (1, {classes})")
+    quantized = any(node.op_type == "QLinearConv" or "Quantize" in node.op_type for node in proto.graph.node)
+    return OnnxModel(model, _alpha(proto, path.name), session.resolution, quantized)
+
+
+def _alpha(proto: onnx.ModelProto, name: str) -> float:
+    """By the width of the first convolution."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for tensor in tensors.values():
+        shape = list(tensor.dims)
+        if len(shape) == 4 and shape[1:] == [3, 3, 3]:
+            for alpha in ALPHAS:
+                if MobileNetSpec(alpha, 224).layers[0].out_channels == shape[0]:
+                    return alpha
+    raise WeightsError(f"{name} has no first convolution of a MobileNet v1 in its initializers")

@@ -1,0 +1,162 @@
+"""What the store says about a task and about a variant: `task.json` and `variant.json`."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from model_store.architecture import ALPHAS, RESOLUTIONS, MobileNetSpec
+from model_store.sources import CHECKPOINTS_BY_NAME
+
+Precision = Literal["fp32", "int8"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+_VARIANT_ID = re.compile(
+    r"mobilenet_v1_(?P<alpha>1\.0|0\.75|0\.5|0\.25)"
+    r"_(?P<resolution>224|192|160|128)_(?P<precision>fp32|int8)"
+)
+
+
+class _Manifest(BaseModel):
+    # Unknown keys are kept out of the way, so that an older reader opens a newer store.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def variant_id(alpha: float, resolution: int, precision: Precision) -> str:
+    """`mobilenet_v1_<alpha>_<resolution>_<precision>`; ValueError if there is no such variant."""
+    if alpha not in ALPHAS or resolution not in RESOLUTIONS:
+        raise ValueError(
+            f"there is no variant of alpha {alpha} at {resolution} pixels: "
+            f"alpha is one of {ALPHAS}, the resolution one of {RESOLUTIONS}"
+        )
+    return f"mobilenet_v1_{float(alpha)}_{resolution}_{precision}"
+
+
+def parse_variant_id(text: str) -> tuple[float, int, Precision]:
+    """(alpha, resolution, precision) of a variant id; ValueError if it is none."""
+    match = _VARIANT_ID.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a variant id: expected mobilenet_v1_<alpha>_<resolution>_<precision>, "
+            "as in mobilenet_v1_0.5_160_fp32"
+        )
+    precision: Precision = "int8" if match["precision"] == "int8" else "fp32"
+    return float(match["alpha"]), int(match["resolution"]), precision
+
+
+class Preprocessing(_Manifest):
+    """From an upright picture to the model's input; scaling of values is inside the graph."""
+
+    central_fraction: float = Field(default=0.875, gt=0, le=1)
+    resize: Literal["bilinear"] = "bilinear"
+
+
+class TaskManifest(_Manifest):
+    """`task.json`: what a family of variants answers."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    title: str
+    head: Literal["classification"]
+    classes: int = Field(gt=0)
+    labels: str = "labels.txt"
+    synsets: str | None = None
+    preprocessing: Preprocessing = Preprocessing()
+    licence_notes: str = ""
+
+
+class Accuracy(_Manifest):
+    """Top-1 and top-5 as fractions, and where they come from."""
+
+    top1: Fraction
+    top5: Fraction
+    source: Literal["published", "measured"]
+    dataset: str
+    pictures: int = Field(gt=0)
+    note: str = ""
+
+
+class Origin(_Manifest):
+    """Where the weights come from."""
+
+    format: str
+    location: str
+    sha256: Sha256
+    trained_resolution: int | None = None
+
+
+class VariantManifest(_Manifest):
+    """`variant.json`: one (alpha, resolution, precision) of a task.
+
+    `accuracy` is what to quote: the published figure where there is one, else the measured one.
+    `measured` is the latest `model-store evaluate`.
+    """
+
+    id: str
+    task: str
+    alpha: float
+    resolution: int
+    precision: Precision
+    mult_adds: int = Field(gt=0)
+    parameters: int = Field(gt=0)
+    accuracy: Accuracy | None = None
+    measured: Accuracy | None = None
+    origin: Origin
+    licence: str
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _id_matches(self) -> Self:
+        if self.id != variant_id(self.alpha, self.resolution, self.precision):
+            raise ValueError(f"the id {self.id} does not match alpha, resolution and precision")
+        return self
+
+    @property
+    def rho(self) -> float:
+        return MobileNetSpec(self.alpha, self.resolution).rho
+
+    @property
+    def official_top1(self) -> float:
+        """Published top-1 of the official checkpoint of this alpha, resolution and precision."""
+        suffix = "_quant" if self.precision == "int8" else ""
+        return CHECKPOINTS_BY_NAME[f"{self.alpha}_{self.resolution}{suffix}"].top1 / 100
+
+    def with_measured(self, measured: Accuracy) -> Self:
+        """This manifest after an evaluation; a published accuracy stays what is quoted."""
+        published = self.accuracy is not None and self.accuracy.source == "published"
+        accuracy = self.accuracy if published else measured
+        return self.model_copy(update={"measured": measured, "accuracy": accuracy})
+
+
+def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
+    """Top-1 by which variants of one task are ranked, on one scale, by variant id.
+
+    A published figure counts as it is. One that was only measured, on an easier or harder set of
+    pictures, is scaled by what published variants of this store lose there; below the resolution that
+    the same weights were trained at, it does not count for more than there (a few hundred pictures
+    cannot tell otherwise). Without either, the official figure of the same shape stands in. Used to
+    rank, never reported as an accuracy.
+    """
+    scales = _scales(variants)
+    ranks = {}
+    trained: dict[str, float] = {}
+    for v in sorted(variants, key=lambda v: v.resolution, reverse=True):
+        if v.accuracy is None:
+            rank = v.official_top1
+        elif v.accuracy.source == "published":
+            rank = v.accuracy.top1
+        else:
+            rank = min(1.0, v.accuracy.top1 * scales.get(v.accuracy.dataset, 1.0))
+        if v.origin.trained_resolution == v.resolution:
+            trained[v.origin.sha256] = rank
+        ranks[v.id] = min(rank, trained.get(v.origin.sha256, 1.0))
+    return ranks
+
+
+def _scales(variants: list[VariantManifest]) -> dict[str, float]:
+    """By set of pictures: mean ratio of published to measured top-1 of the variants with both."""
+    ratios: dict[str, list[float]] = {}
+    for v in variants:
+        if v.accuracy and v.accuracy.source == "published" and v.measured and v.measured.top1:
+            ratios.setdefault(v.measured.dataset, []).append(v.accuracy.top1 / v.measured.top1)
+    return {dataset: sum(values) / len(values) for dataset, values in ratios.items()}

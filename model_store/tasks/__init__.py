@@ -1,0 +1,34 @@
+"""The tasks that this project knows, with their labels."""
+
+from importlib import resources
+
+from model_store.manifest import TaskManifest
+from model_store.store import ModelStore
+
+IMAGENET = TaskManifest(
+    name="imagenet",
+    title="ImageNet classification (ILSVRC 2012)",
+    head="classification",
+    classes=1000,
+    synsets="synsets.txt",
+    licence_notes=(
+        "Labels and synsets: WordNet 3.0 licence. Weights: as each variant says. "
+        "The ImageNet pictures themselves are for non-commercial research and are not in the store."
+    ),
+)
+
+TASKS: dict[str, TaskManifest] = {IMAGENET.name: IMAGENET}
+
+
+def ensure_task(store: ModelStore, name: str) -> TaskManifest:
+    """The task's manifest in the store, written there first if need be. KeyError for unknown names."""
+    if name not in store.tasks():
+        manifest = TASKS[name]
+        synsets = _lines(name, manifest.synsets) if manifest.synsets else None
+        store.install_task(manifest, _lines(name, manifest.labels), synsets)
+    return store.task(name)
+
+
+def _lines(task: str, file: str) -> list[str]:
+    text = resources.files(__name__).joinpath(task, file).read_text("utf-8")
+    return text.splitlines()
