@@ -49,11 +49,12 @@ class TooManyPixels(ImageError):
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What the first bytes tell: one of `FORMATS`, and the size in pixels as stored."""
+    """What the first bytes tell: one of `FORMATS`, the size in pixels as stored, and the bytes in all."""
 
     format: str
     width: int
     height: int
+    size_bytes: int
 
     @property
     def pixels(self) -> int:
@@ -81,7 +82,8 @@ def probe(data: bytes, max_pixels: int) -> ImageHeader:
             f"the picture has {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         )
     # Phones' multi-picture files are JPEG with more behind it.
-    return ImageHeader("JPEG" if image.format == "MPO" else image.format or "", width, height)
+    format = "JPEG" if image.format == "MPO" else image.format or ""
+    return ImageHeader(format, width, height, len(data))
 
 
 def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
@@ -170,13 +172,13 @@ def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(pixels)
 
 
-def sample_picture(format: str, width: int, height: int) -> bytes:
-    """A picture of the wanted type and size that costs about what a photo does: for measurements."""
+def sample_picture(format: str, width: int, height: int, *, grain: int) -> bytes:
+    """A picture of the wanted type and size, for measurements; `grain` is its noise, in levels."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    grain = rng.integers(-12, 13, (height, width, 3), np.int16)
-    pixels = (np.asarray(image, np.int16) + grain).clip(0, 255).astype(np.uint8)
+    noise = rng.integers(-grain, grain + 1, (height, width, 3), np.int16)
+    pixels = (np.asarray(image, np.int16) + noise).clip(0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format, quality=90)
     return buffer.getvalue()

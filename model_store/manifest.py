@@ -45,6 +45,10 @@ def parse_variant_id(text: str) -> tuple[float, int, Precision]:
     return float(match["alpha"]), int(match["resolution"]), precision
 
 
+def is_variant_id(text: str) -> bool:
+    return _VARIANT_ID.fullmatch(text) is not None
+
+
 class Preprocessing(_Manifest):
     """From an upright picture to the model's input; scaling of values is inside the graph."""
 
@@ -134,8 +138,8 @@ def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
     A published figure counts as it is. One that was only measured, on an easier or harder set of
     pictures, is scaled by what published variants of this store lose there; below the resolution that
     the same weights were trained at, it does not count for more than there (a few hundred pictures
-    cannot tell otherwise). Without either, the official figure of the same shape stands in. Used to
-    rank, never reported as an accuracy.
+    cannot tell otherwise). Where nothing gives a scale, or nothing was measured, the official figure of
+    the same shape stands in. Used to rank, never reported as an accuracy.
     """
     scales = _scales(variants)
     ranks = {}
@@ -146,7 +150,9 @@ def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
         elif v.accuracy.source == "published":
             rank = v.accuracy.top1
         else:
-            rank = min(1.0, v.accuracy.top1 * scales.get(v.accuracy.dataset, 1.0))
+            scale = scales.get(v.accuracy.dataset)
+            measured = v.accuracy.top1
+            rank = min(measured, v.official_top1) if scale is None else min(measured * scale, 1.0)
         if v.origin.trained_resolution == v.resolution:
             trained[v.origin.sha256] = rank
         ranks[v.id] = min(rank, trained.get(v.origin.sha256, 1.0))

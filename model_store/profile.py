@@ -25,12 +25,14 @@ from model_store.imaging import (
 from model_store.manifest import Preprocessing
 from model_store.runtime import RUNTIME_VERSION, Session
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _WARM_UP_RUNS = 2
 _MIN_RUNS, _MAX_RUNS = 5, 30
-_MAX_SECONDS = 0.4
+_INFERENCE_SECONDS = 0.4
+_DECODE_SECONDS = 0.03
+_GRAINS = (0, 16)  # smooth and noisy: few bytes a pixel, and many
 _SIZE = 128
-# Two sides a format, and by them the reduction at which a JPEG is decoded: base and slope of the cost.
+# Two sides a format, and for JPEG those that lead to each reduction.
 _JPEG_SIDES = {1: (160, 288), 2: (320, 576), 4: (640, 1152), 8: (1184, 1920)}
 _OTHER_SIDES = (192, 512)
 
@@ -49,15 +51,36 @@ class Quantiles(BaseModel):
 
 
 class DecodeCost(BaseModel):
-    """Decoding, cropping and resizing one picture: base_ms + per_megapixel_ms * stored megapixels."""
+    """Decoding, cropping and resizing one picture: a linear cost in stored pixels and bytes."""
 
     model_config = ConfigDict(frozen=True)
 
     base_ms: float = Field(ge=0)
     per_megapixel_ms: float = Field(ge=0)
+    per_megabyte_ms: float = Field(ge=0)
 
-    def predict_ms(self, pixels: int) -> float:
-        return self.base_ms + self.per_megapixel_ms * pixels / 1e6
+    def predict_ms(self, header: ImageHeader) -> float:
+        return (
+            self.base_ms
+            + self.per_megapixel_ms * header.pixels / 1e6
+            + self.per_megabyte_ms * header.size_bytes / 1e6
+        )
+
+    @classmethod
+    def fit(cls, headers: list[ImageHeader], times_ms: list[float]) -> Self:
+        """Least squares of the relative error; a cost that would come out negative is none."""
+        features = np.array([[1, h.pixels / 1e6, h.size_bytes / 1e6] for h in headers])
+        weights = 1 / np.array(times_ms)
+        active = [0, 1, 2]
+        costs = np.zeros(3)
+        while active:
+            rows = features[:, active] * weights[:, np.newaxis]
+            solution = np.linalg.lstsq(rows, np.ones(len(headers)), rcond=None)[0]
+            if (solution >= 0).all():
+                costs[active] = solution
+                break
+            active.pop(int(solution.argmin()))
+        return cls(base_ms=costs[0], per_megapixel_ms=costs[1], per_megabyte_ms=costs[2])
 
 
 class DeviceProfile(BaseModel):
@@ -69,10 +92,6 @@ class DeviceProfile(BaseModel):
     device: str
     inference: dict[str, Quantiles] = {}
     decode: dict[str, DecodeCost] = {}
-
-    def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
-        cost = self.decode[decode_key(header.format, header.scale(size, preprocessing))]
-        return cost.predict_ms(header.pixels)
 
 
 def decode_key(format: str, scale: int) -> str:
@@ -109,7 +128,7 @@ def save(path: Path, profile: DeviceProfile) -> None:
 def measure_inference(session: Session, resolution: int) -> Quantiles:
     """Runs one variant on a random picture for up to half a second."""
     images = np.random.default_rng(0).integers(0, 256, (1, resolution, resolution, 3), np.uint8)
-    return Quantiles.of(_samples_ms(lambda: session.run(images)))
+    return Quantiles.of(_samples_ms(lambda: session.run(images), _INFERENCE_SECONDS))
 
 
 def measure_decoding(on_format: Callable[[str], None] = lambda _: None) -> dict[str, DecodeCost]:
@@ -129,24 +148,24 @@ def _decode_cases() -> Iterator[tuple[str, tuple[int, int]]]:
 def _decode_cost(key: str, sides: tuple[int, int], on_format: Callable[[str], None]) -> DecodeCost:
     format = key.partition("/")[0]
     preprocessing = Preprocessing()
-    pixels, times = [], []
+    headers, times = [], []
     for side in sides:
-        data = sample_picture(format, side, side)
-        pixels.append(side * side)
-        work = partial(decode, data, _SIZE, preprocessing)
-        times.append(Quantiles.of(_samples_ms(work)).p50)
+        for grain in _GRAINS:
+            data = sample_picture(format, side, side, grain=grain)
+            headers.append(ImageHeader(format, side, side, len(data)))
+            work = partial(decode, data, _SIZE, preprocessing)
+            times.append(Quantiles.of(_samples_ms(work, _DECODE_SECONDS)).p50)
     on_format(key)
-    slope = max(0.0, (times[1] - times[0]) / (pixels[1] - pixels[0]))
-    return DecodeCost(base_ms=max(0.0, times[0] - slope * pixels[0]), per_megapixel_ms=slope * 1e6)
+    return DecodeCost.fit(headers, times)
 
 
-def _samples_ms(work: Callable[[], object]) -> list[float]:
+def _samples_ms(work: Callable[[], object], max_seconds: float) -> list[float]:
     for _ in range(_WARM_UP_RUNS):
         work()
     samples: list[float] = []
     started = time.perf_counter()
     while len(samples) < _MIN_RUNS or (
-        len(samples) < _MAX_RUNS and time.perf_counter() - started < _MAX_SECONDS
+        len(samples) < _MAX_RUNS and time.perf_counter() - started < max_seconds
     ):
         before = time.perf_counter()
         work()

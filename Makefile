@@ -1,0 +1,40 @@
+# From a fresh clone: `make serve` and `make test` do all their set-up themselves.
+PYTHON ?= python3
+VENV ?= .venv
+STORE ?= .store
+PORT ?= 8000
+HOST ?= 127.0.0.1
+
+BIN := $(VENV)/bin
+.PHONY: serve test lint format clean
+
+serve: $(VENV)/.serve
+	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
+	exec $(BIN)/mobilenet-service --host $(HOST) --port $(PORT) --store $(STORE)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or later is needed, this is {v.major}.{v.minor}; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,dev]'
+	touch $@ $(VENV)/.serve

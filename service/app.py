@@ -1,0 +1,59 @@
+"""The service, put together. The one page to read first.
+
+A request's way: `RequestContext` stamps its arrival, a route reads the body within the limits, one
+`Job` enters the scheduler's deadline queue, a worker picks the variant by the time that is left, decodes
+straight to its size and runs it, and the route answers.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service import errors
+from service.middleware import RequestContext
+from service.responses import on_http_exception, on_invalid_parameters, on_problem
+from service.routes import catalog, classify, health
+from service.settings import Settings
+from service.state import Service
+
+log = logging.getLogger(__name__)
+
+_DESCRIPTION = "What is in this picture, within the time you have."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The only constructor: no work at import, nothing global. Loading begins with the lifespan."""
+    service = Service(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Loading takes seconds; meanwhile /livez and /readyz answer.
+        starting = asyncio.create_task(asyncio.to_thread(service.start))
+        try:
+            yield
+        finally:
+            service.phase = "draining"
+            with contextlib.suppress(Exception):  # logged where it happened
+                await starting
+            await asyncio.to_thread(service.stop)
+
+    app = FastAPI(
+        title="MobileNet service",
+        description=_DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(RequestContext)
+    app.add_exception_handler(errors.Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(RequestValidationError, on_invalid_parameters)
+    for module in (classify, catalog, health):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,114 @@
+"""The variants that are loaded now, task by task, best first."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from model_store.imaging import UInt8Array
+from model_store.manifest import TaskManifest, VariantManifest, expected_top1, is_variant_id
+from model_store.runtime import ModelUnusable, OnnxSession, Session
+from model_store.store import ModelStore, StoreError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedVariant:
+    """One variant, ready to run. `top1` ranks it among its task's variants (see `expected_top1`)."""
+
+    manifest: VariantManifest
+    session: Session
+    top1: float
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def key(self) -> str:
+        """Names the variant across tasks."""
+        return f"{self.manifest.task}/{self.manifest.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedVariant:
+    """A variant that the store has and that cannot serve, with the reason."""
+
+    task: str
+    id: str
+    problem: str
+    manifest: VariantManifest | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskCatalog:
+    """A task's manifest, labels, and loaded variants: most accurate first, the cheaper of equals first."""
+
+    manifest: TaskManifest
+    labels: list[str]
+    synsets: list[str] | None
+    variants: tuple[LoadedVariant, ...]
+
+    def find(self, variant: str) -> LoadedVariant | None:
+        return next((v for v in self.variants if v.id == variant), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything loaded from one store. Variants that cannot serve are named, the others serve."""
+
+    tasks: dict[str, TaskCatalog]
+    refused: tuple[RefusedVariant, ...]
+
+    @classmethod
+    def load(cls, store: ModelStore) -> Self:
+        """Loads and warms every sound variant; seconds of work, none of it on the event loop."""
+        tasks: dict[str, TaskCatalog] = {}
+        refused: list[RefusedVariant] = []
+        for name in store.tasks():
+            try:
+                manifest = store.task(name)
+                labels, synsets = store.labels(manifest), store.synsets(manifest)
+            except StoreError as error:
+                log.error("task %s is left out: %s", name, error)
+                continue
+            variants = list(_load_variants(store, name, len(labels), refused))
+            tasks[name] = TaskCatalog(manifest, labels, synsets, _ranked(variants))
+        for r in refused:
+            log.error("variant %s of %s is refused: %s", r.id, r.task, r.problem)
+        return cls(tasks, tuple(refused))
+
+    def variants(self) -> list[LoadedVariant]:
+        return [v for task in self.tasks.values() for v in task.variants]
+
+
+def _load_variants(
+    store: ModelStore, task: str, classes: int, refused: list[RefusedVariant]
+) -> Iterator[tuple[VariantManifest, Session]]:
+    for found in store.variants(task):
+        if not is_variant_id(found.id):
+            log.warning("%s of %s is no variant and is passed over: %s", found.id, task, found.problem)
+            continue
+        try:
+            manifest, model = store.open(task, found.id)
+            session = OnnxSession(model)
+            if session.classes != classes or session.resolution != manifest.resolution:
+                raise ModelUnusable("the model's shapes are not those of its manifest and labels")
+            session.run(_grey(manifest.resolution))
+        except (StoreError, ModelUnusable) as error:
+            refused.append(RefusedVariant(task, found.id, str(error), found.manifest))
+        else:
+            yield manifest, session
+
+
+def _ranked(loaded: list[tuple[VariantManifest, Session]]) -> tuple[LoadedVariant, ...]:
+    top1 = expected_top1([manifest for manifest, _ in loaded])
+    variants = [LoadedVariant(manifest, session, top1[manifest.id]) for manifest, session in loaded]
+    return tuple(sorted(variants, key=lambda v: (-v.top1, v.manifest.mult_adds)))
+
+
+def _grey(resolution: int) -> UInt8Array:
+    return np.full((1, resolution, resolution, 3), 128, np.uint8)

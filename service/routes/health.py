@@ -1,0 +1,21 @@
+"""`GET /livez` and `GET /readyz`, for orchestrators: no key, no body to parse."""
+
+from fastapi import APIRouter
+
+from service.routes.dependencies import ServiceDep
+from service.schemas import Status
+
+router = APIRouter()
+
+
+@router.get("/livez", response_model=Status)
+async def livez() -> Status:
+    """200 as long as the process answers."""
+    return Status(status="alive")
+
+
+@router.get("/readyz", response_model=Status)
+async def readyz(service: ServiceDep) -> Status:
+    """200 when every sound variant is loaded, measured and warm; 503 while starting or draining."""
+    service.check_ready()
+    return Status(status="ready")

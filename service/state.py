@@ -1,0 +1,147 @@
+"""What the running service holds, from starting over ready to draining."""
+
+import fcntl
+import logging
+from pathlib import Path
+from typing import Literal
+
+from model_store import profile as profiling
+from model_store.device import usable_cpus
+from model_store.profile import DeviceProfile
+from model_store.store import ModelStore
+from service import errors
+from service.catalog import Catalog, LoadedVariant, TaskCatalog
+from service.latency import LatencyEstimates
+from service.scheduler import DeadlineQueue, Scheduler
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Phase = Literal["starting", "ready", "draining", "failed"]
+
+
+class Service:
+    """The catalog and the scheduler, once they are there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.phase: Phase = "starting"
+        self._catalog: Catalog | None = None
+        self._scheduler: Scheduler | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """Raises NotReady while starting."""
+        if self._catalog is None:
+            raise _not_ready(self.phase)
+        return self._catalog
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Raises NotReady while starting."""
+        if self._scheduler is None:
+            raise _not_ready(self.phase)
+        return self._scheduler
+
+    def start(self) -> None:
+        """Loads, measures and warms; blocks for seconds, so it runs off the event loop."""
+        try:
+            store = ModelStore(self.settings.store)
+            catalog = Catalog.load(store)
+            profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
+            queue = DeadlineQueue(self.settings.queue_length, self.settings.queue_bytes)
+            threads = self.settings.threads or usable_cpus()
+            self._scheduler = Scheduler(LatencyEstimates(profile), queue, threads)
+            self._scheduler.start()
+            self._catalog = catalog
+        except Exception:
+            self.phase = "failed"
+            log.exception("the service cannot start")
+            raise
+        variants = catalog.variants()
+        if not variants:
+            self.phase = "failed"
+            log.error(
+                "the store %s has no variant that can serve; fill it: model-store pull imagenet --store %s",
+                self.settings.store, self.settings.store,
+            )  # fmt: skip
+            return
+        if self.phase == "starting":  # not when SIGTERM came first
+            self.phase = "ready"
+        log.info("ready: %d variants, %d inference threads", len(variants), threads)
+
+    def check_ready(self) -> None:
+        """Raises NotReady unless every sound variant is loaded, measured and warm."""
+        if self.phase != "ready":
+            raise _not_ready(self.phase)
+
+    def stop(self) -> None:
+        """Finishes what is queued."""
+        self.phase = "draining"
+        if self._scheduler is not None:
+            self._scheduler.stop()
+
+    def task(self, name: str) -> TaskCatalog:
+        """Raises UnknownTask, or NotReady when none of its variants is loaded."""
+        known = self.catalog.tasks
+        if name not in known:
+            raise errors.UnknownTask(name, sorted(known))
+        if not known[name].variants:
+            raise errors.NotReady(f"no variant of {name!r} could be loaded; see GET /v1/variants")
+        return known[name]
+
+    def profiled(self, variant: LoadedVariant) -> profiling.Quantiles:
+        return self.scheduler.estimates.profiled(variant)
+
+
+def _not_ready(phase: Phase) -> errors.NotReady:
+    details = {
+        "failed": "the service could not start; its log says why",
+        "draining": "the service is shutting down",
+    }
+    detail = details.get(phase, "the service is starting; try again in a few seconds")
+    return errors.NotReady(detail, headers={"Retry-After": "2"})
+
+
+def _device_profile(catalog: Catalog, store_digest: str, state_dir: Path) -> DeviceProfile:
+    """The cached profile of this device and store, or a fresh one, which is then kept.
+
+    Of several processes that start together one measures; the others wait and read.
+    """
+    path = profiling.cache_path(state_dir, store_digest)
+    profile = _complete(profiling.load(path), catalog)
+    if profile is not None:
+        return profile
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        with (state_dir / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            profile = _complete(profiling.load(path), catalog)
+            if profile is None:
+                profile = _measure(catalog)
+                profiling.save(path, profile)
+            return profile
+    except OSError as error:
+        log.warning(
+            "the state directory %s cannot be written (%s): latencies are measured at every start",
+            state_dir, error.strerror,
+        )  # fmt: skip
+        return _measure(catalog)
+
+
+def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile | None:
+    """None for a profile that lacks a loaded variant, as after one was refused and then mended."""
+    if profile is None or any(v.key not in profile.inference for v in catalog.variants()):
+        return None
+    return profile
+
+
+def _measure(catalog: Catalog) -> DeviceProfile:
+    variants = catalog.variants()
+    log.info("measuring %d variants and decoding on this device: %s", len(variants), profiling.device_name())
+    decode = profiling.measure_decoding()
+    inference = {}
+    for i, v in enumerate(variants, start=1):
+        inference[v.key] = times = profiling.measure_inference(v.session, v.manifest.resolution)
+        log.info("measured %d of %d: %s, p50 %.1f ms", i, len(variants), v.key, times.p50)
+    return DeviceProfile(device=profiling.device_name(), inference=inference, decode=decode)

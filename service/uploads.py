@@ -1,0 +1,106 @@
+"""The picture in a request's body, raw or as a multipart part, within the limits."""
+
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from model_store.imaging import (
+    FORMATS,
+    ImageHeader,
+    TooManyPixels,
+    UnreadableImage,
+    UnsupportedImage,
+    probe,
+)
+from service import errors
+
+# What curl --data-binary says unless told otherwise, and what clients say that do not know.
+_UNTYPED = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
+_MULTIPART = "multipart/form-data"
+_PART = "image"
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser, which would spool parts over 1 MiB to disk."""
+
+    spool_max_size = 1 << 30
+
+
+async def read_picture(request: Request, max_bytes: int) -> bytes:
+    """The picture's bytes. Raises BodyTooLarge before more is read, and the problems of bad bodies."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    accepted = media_type in _UNTYPED or media_type == _MULTIPART or media_type.startswith("image/")
+    if not accepted:
+        raise _unsupported(f"the content type is {media_type!r}")
+    body = await _read_body(request, max_bytes)
+    return await _image_part(request, body) if media_type == _MULTIPART else body
+
+
+def check_picture(data: bytes, max_pixels: int) -> ImageHeader:
+    """The picture's header. Raises the problem that tells what is wrong with it."""
+    try:
+        return probe(data, max_pixels)
+    except TooManyPixels as error:
+        raise errors.TooManyPixels(
+            f"{error}; send a smaller picture",
+            limit_pixels=error.limit,
+            width=error.width,
+            height=error.height,
+        ) from None
+    except UnsupportedImage:
+        raise _unsupported("the bytes are of another type") from None
+    except UnreadableImage as error:
+        raise errors.UnreadableImage(str(error)) from None
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise errors.BodyTooLarge(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise errors.BodyTooLarge(max_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise errors.MalformedRequest("the connection ended inside the body") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _image_part(request: Request, body: bytes) -> bytes:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    parser = _InMemoryParser(
+        request.headers, stream(), max_files=4, max_fields=16, max_part_size=len(body) + 1
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        detail = error.message if isinstance(error, MultiPartException) else "no boundary is given"
+        raise errors.MalformedRequest(f"the multipart body cannot be parsed: {detail}") from None
+    try:
+        parts = form.getlist(_PART)
+        if len(parts) != 1 or not isinstance(parts[0], UploadFile):
+            found = ", ".join(sorted({repr(name) for name, _ in form.multi_items()})) or "none"
+            raise errors.InvalidParameter(
+                _PART, f"expected one file part named {_PART!r}; the body has the parts: {found}"
+            )
+        return await parts[0].read()
+    finally:
+        await form.close()
+
+
+def _unsupported(what: str) -> errors.UnsupportedMediaType:
+    known = ", ".join(FORMATS)
+    return errors.UnsupportedMediaType(
+        f"{what}; send {known} as the body, or multipart/form-data with the part {_PART!r}",
+        supported=[f"image/{name.lower()}" for name in FORMATS],
+    )
