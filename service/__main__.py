@@ -94,22 +94,28 @@ def _serve_processes(settings: Settings) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Tells the service that it drains, and serves on meanwhile where that is wanted."""
+    """Tells the service that it drains, serves on meanwhile where that is wanted, and ends with 0."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        draining = self._service.phase == "draining"
+        again = self._service.phase == "draining"
         seconds = self._service.settings.drain_seconds
         self._service.phase = "draining"
-        if seconds > 0 and sig == signal.SIGTERM and not draining:
-            timer = threading.Timer(seconds, super().handle_exit, (sig, frame))
+        if again:
+            self.should_exit = self.force_exit = True
+        elif sig == signal.SIGTERM and seconds > 0:
+            timer = threading.Timer(seconds, self._exit)
             timer.daemon = True
             timer.start()
         else:
-            super().handle_exit(sig, frame)
+            self._exit()
+
+    def _exit(self) -> None:
+        # Not through uvicorn's own handler, which would raise the signal again at the end.
+        self.should_exit = True
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -104,7 +104,7 @@ class BudgetInfeasible(Problem):
         super().__init__(
             f"the budget is {budget_ms:g} ms, but this picture takes at least {fastest_ms:.1f} ms on an "
             "idle device; raise the budget, or send on_miss=best_effort",
-            budget_ms=budget_ms,
+            budget_ms=round(budget_ms, 3),
             fastest_ms=round(fastest_ms, 3),
         )
 

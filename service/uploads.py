@@ -83,6 +83,8 @@ async def _image_part(request: Request, body: bytes) -> bytes:
     )
     try:
         form = await parser.parse()
+        if not body.rstrip().endswith(b"--"):  # the parser takes what came for all there is
+            raise MultiPartException("it ends before its closing boundary")
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         detail = error.message if isinstance(error, MultiPartException) else "no boundary is given"
         raise errors.MalformedRequest(f"the multipart body cannot be parsed: {detail}") from None

@@ -1,0 +1,1 @@
+"""How every claimed number is made again. Not part of what serves."""

@@ -1,0 +1,113 @@
+"""From start to stop: what is loaded, what is refused, what is kept, and how it ends."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bench.server import running_server
+from tests.service import pictures
+from tests.service.stores import IDS
+
+GOOD = pictures.encode("JPEG")
+
+
+@pytest.fixture
+def own_store(store_dir: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(store_dir, tmp_path / "store"))
+
+
+def test_a_corrupted_variant_is_refused_by_name_and_the_rest_serve(own_store: Path, tmp_path: Path) -> None:
+    model = own_store / "imagenet" / IDS[0] / "1" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    (own_store / "imagenet" / IDS[1] / "variant.json").write_text("{")
+    with running_server(own_store, tmp_path / "state") as server:
+        found = {v["id"]: v for v in httpx.get(f"{server.base_url}/v1/variants").json()["variants"]}
+        assert [found[name]["loaded"] for name in IDS] == [False, False, True]
+        assert "does not match its manifest" in found[IDS[0]]["problem"]
+        assert "variant.json" in found[IDS[1]]["problem"]
+        answer = httpx.post(f"{server.base_url}/v1/classify", content=GOOD)
+        assert answer.json()["variant"]["id"] == IDS[2]
+        pinned = httpx.post(f"{server.base_url}/v1/classify?variant={IDS[0]}", content=GOOD)
+        assert pinned.status_code == 404
+        assert pinned.json()["known"] == [IDS[2]]
+
+
+def test_an_empty_store_is_alive_not_ready_and_says_what_to_do(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_server(tmp_path / "none", tmp_path / "state", wait_ready=False, log=log) as server:
+        for path, ask in (("/readyz", httpx.get), ("/v1/variants", httpx.get)):
+            answer = ask(f"{server.base_url}{path}")
+            assert path != "/readyz" or answer.status_code == 503
+        assert httpx.get(f"{server.base_url}/livez").status_code == 200
+        assert httpx.post(f"{server.base_url}/v1/classify", content=GOOD).status_code in (404, 503)
+    assert "model-store pull imagenet" in log.read_text()
+
+
+def test_the_device_is_measured_once(own_store: Path, tmp_path: Path) -> None:
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    for log in logs:
+        with running_server(own_store, tmp_path / "state", log=log):
+            pass
+    assert len(re.findall(r"measured \d of 3: imagenet/", logs[0].read_text())) == 3
+    assert "measured" not in logs[1].read_text()
+    (profile,) = (tmp_path / "state").glob("profile-*.json")
+    assert set(json.loads(profile.read_text())["inference"]) == {f"imagenet/{name}" for name in IDS}
+
+
+def test_a_state_directory_that_cannot_be_written_only_costs_time(own_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    log = tmp_path / "log"
+    with running_server(own_store, tmp_path / "file" / "state", log=log) as server:
+        assert httpx.post(f"{server.base_url}/v1/classify", content=GOOD).status_code == 200
+    assert "cannot be written" in log.read_text()
+
+
+def test_sigterm_drains(own_store: Path, state_dir: Path) -> None:
+    with running_server(own_store, state_dir, drain_seconds="1.5") as server:
+        with httpx.Client(base_url=server.base_url) as http:
+            assert http.get("/readyz").status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            while (answer := http.get("/readyz")).status_code == 200:
+                pass
+            assert answer.status_code == 503
+            assert "shutting down" in answer.json()["detail"]
+            assert http.post("/v1/classify", content=GOOD).status_code == 200
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_a_key_is_asked_for_where_one_is_set(own_store: Path, state_dir: Path) -> None:
+    with running_server(own_store, state_dir, api_key="s3cret") as server:
+        url = f"{server.base_url}/v1/classify"
+        for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Basic s3cret"}):
+            refused = httpx.post(url, content=GOOD, headers=headers)
+            assert refused.status_code == 401
+            assert refused.json()["type"].endswith(":unauthorized")
+        for headers in ({"X-API-Key": "s3cret"}, {"Authorization": "Bearer s3cret"}):
+            assert httpx.post(url, content=GOOD, headers=headers).status_code == 200
+        assert httpx.get(f"{server.base_url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"MOBILENET_PROT": "8000"}, "unknown variable MOBILENET_PROT"),
+        ({"MOBILENET_PORT": "high"}, "MOBILENET_PORT"),
+        ({"MOBILENET_TIERS": '{"fast": -1}'}, "MOBILENET_TIERS"),
+        ({"MOBILENET_TIERS": "fast"}, "tiers"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_its_name(environment: dict[str, str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

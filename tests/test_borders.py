@@ -1,0 +1,85 @@
+"""Arrows between the rooms go down only, and two libraries have one importer each."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What serves may use of model_store: no importer, no download, no training reaches an edge image.
+RUNNING_SIDE = {
+    "architecture",
+    "atomic",
+    "device",
+    "imaging",
+    "manifest",
+    "profile",
+    "runtime",
+    "sources",
+    "store",
+}
+PURE = {"model_store/architecture.py", "service/planner.py"}
+NO_CLOCK_NO_IO = {"time", "os", "pathlib", "threading", "asyncio", "socket", "random", "logging"}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _package(name: str) -> dict[str, set[str]]:
+    files = {path.relative_to(ROOT).as_posix(): set(_imports(path)) for path in (ROOT / name).rglob("*.py")}
+    assert files
+    return files
+
+
+def _using(files: dict[str, set[str]], library: str) -> set[str]:
+    return {
+        path
+        for path, names in files.items()
+        if any(n == library or n.startswith(f"{library}.") for n in names)
+    }
+
+
+def test_the_model_store_knows_nothing_of_the_service() -> None:
+    files = _package("model_store")
+    for library in ("service", "fastapi", "starlette", "uvicorn", "bench", "tests"):
+        assert not _using(files, library)
+
+
+def test_the_service_uses_the_running_side_of_the_store_only() -> None:
+    for path, names in _package("service").items():
+        used = {n.split(".")[1] for n in names if n.startswith("model_store.")}
+        assert used <= RUNNING_SIDE, path
+
+
+def test_the_running_side_needs_no_library_that_only_builds() -> None:
+    files = _package("model_store")
+    for library in ("onnx", "h5py", "tflite", "google", "rich", "flatbuffers"):
+        users = {path.removeprefix("model_store/").removesuffix(".py") for path in _using(files, library)}
+        assert not users & RUNNING_SIDE, library
+    for name in RUNNING_SIDE:
+        inner = {n.split(".")[1] for n in files[f"model_store/{name}.py"] if n.startswith("model_store.")}
+        assert inner <= RUNNING_SIDE, name
+
+
+def test_pil_and_onnxruntime_have_one_importer_each() -> None:
+    files = _package("model_store") | _package("service")
+    assert _using(files, "PIL") == {"model_store/imaging.py"}
+    assert _using(files, "onnxruntime") == {"model_store/runtime.py"}
+
+
+def test_only_routes_and_the_edge_of_the_app_know_fastapi() -> None:
+    edge = {f"service/{name}.py" for name in ("__main__", "app", "middleware", "responses", "uploads")}
+    users = _using(_package("service"), "fastapi") | _using(_package("service"), "starlette")
+    assert {path for path in users if not path.startswith("service/routes/")} <= edge
+
+
+def test_pure_cores_have_neither_clock_nor_files() -> None:
+    for path in PURE:
+        names = set(_imports(ROOT / path))
+        assert not {n.split(".")[0] for n in names} & NO_CLOCK_NO_IO, path
