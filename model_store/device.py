@@ -1,5 +1,6 @@
 """What this machine is: its CPU, and how many of its cores this process may really use."""
 
+import ctypes
 import math
 import os
 import platform
@@ -28,6 +29,13 @@ def usable_cpus(cgroup: Path = _CGROUP) -> int:
     cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     quota = _quota_v2(cgroup) or _quota_v1(cgroup)
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
+
+
+def release_memory() -> None:
+    """Gives freed memory back to the system, where the C library can (glibc): loading frees a lot."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _quota_v2(cgroup: Path) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from model_store import profile as profiling
-from model_store.device import usable_cpus
+from model_store.device import release_memory, usable_cpus
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
 from service import errors
@@ -48,6 +48,7 @@ class Service:
         try:
             store = ModelStore(self.settings.store)
             catalog = Catalog.load(store)
+            release_memory()  # the runtime's copies of the weights
             profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
             queue = DeadlineQueue(self.settings.queue_length, self.settings.queue_bytes)
             threads = self.settings.threads or usable_cpus()

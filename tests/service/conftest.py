@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench import random_store as stores
 from bench.server import RunningServer, running_server
-from tests.service import stores
 
 
 @pytest.fixture(scope="session")

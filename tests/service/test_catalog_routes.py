@@ -2,7 +2,7 @@
 
 import httpx
 
-from tests.service.stores import IDS
+from bench.random_store import IDS
 
 
 def test_variants_are_told_with_cost_accuracy_and_latency(client: httpx.Client) -> None:

@@ -8,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
+from bench.random_store import IDS
 from bench.server import RunningServer
 from tests.service import pictures
-from tests.service.stores import IDS
 
 PHASES = ("receive_ms", "queue_ms", "decode_ms", "inference_ms")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.random_store import IDS
 from bench.server import running_server
 from tests.service import pictures
-from tests.service.stores import IDS
 
 GOOD = pictures.encode("JPEG")
 

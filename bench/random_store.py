@@ -1,4 +1,4 @@
-"""Model stores of random MobileNets for the service's tests: real graphs, meaningless answers."""
+"""Model stores of random MobileNets for benchmarks and tests: real cost, meaningless answers."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def random_weights(alpha: float, seed: int = 0) -> NetworkWeights:
 def fill(root: Path, shapes: tuple[tuple[float, int], ...] = SHAPES) -> ModelStore:
     store = ModelStore(root)
     task = tasks.ensure_task(store, "imagenet")
-    provenance = build.Provenance("random", "tests", "0" * 64, "none")
+    provenance = build.Provenance("random", "bench/random_store.py", "0" * 64, "none")
     for alpha, resolution in shapes:
         build.install_weights(store, task, random_weights(alpha), provenance, resolution=resolution)
     return store

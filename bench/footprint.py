@@ -1,0 +1,75 @@
+"""How soon the service is ready, and how much memory it takes: `python -m bench.footprint`.
+
+Starts the real service twice on one store, so that the second start finds the latencies cached, then
+sends it pictures. Without --store it uses eight variants of random weights: sizes and costs are those of
+real ones.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import httpx
+
+from bench import random_store
+from bench.server import RunningServer, running_server
+from model_store.architecture import ALPHAS
+from model_store.imaging import sample_picture
+from model_store.store import ModelStore
+
+_EIGHT = tuple((alpha, resolution) for alpha in ALPHAS for resolution in (224, 160))
+_STARTS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--store", type=Path, help="default: eight variants of random weights")
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or random_store.fill(Path(folder) / "store", _EIGHT).root
+        result = measure(store, Path(folder) / "state", options.requests)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        for name, value in result.items():
+            print(f"{name:<28} {value}")
+
+
+def measure(store: Path, state_dir: Path, requests: int) -> dict[str, float]:
+    """Seconds to ready (first start, and median with a cached profile), MiB idle and after `requests`."""
+    with running_server(store, state_dir) as first:
+        cold_s = first.ready_s
+    ready_s = []
+    for _ in range(_STARTS):
+        with running_server(store, state_dir) as server:
+            ready_s.append(server.ready_s)
+            idle_mib = server.resident_mib()
+    with running_server(store, state_dir) as server:
+        _load(server, requests)
+        loaded_mib = server.resident_mib()
+    return {
+        "variants": len(ModelStore(store).variants()),
+        "ready_first_start_s": round(cold_s, 2),
+        "ready_cached_profile_s": round(statistics.median(ready_s), 2),
+        "resident_idle_mib": round(idle_mib),
+        "resident_after_load_mib": round(loaded_mib),
+        "requests": requests,
+    }
+
+
+def _load(server: RunningServer, requests: int) -> None:
+    """Every variant in turn, with pictures from 500x375 to 1080p."""
+    pictures = [sample_picture("JPEG", w, h, grain=8) for w, h in ((500, 375), (1920, 1080), (800, 600))]
+    with httpx.Client(base_url=server.base_url, timeout=30) as http:
+        ids = [v["id"] for v in http.get("/v1/variants").json()["variants"]]
+        for i in range(requests):
+            query = f"variant={ids[i % len(ids)]}"
+            http.post(f"/v1/classify?{query}", content=pictures[i % len(pictures)]).raise_for_status()
+
+
+if __name__ == "__main__":
+    main()
