@@ -29,11 +29,11 @@ def read_labels(folder: Path, classes: int) -> list[LabelledPicture]:
     """Pictures of a folder with a `labels.csv` (columns `file` and `index`). Raises LabelsError."""
     path = folder / "labels.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [(row["file"], int(row["index"])) for row in csv.DictReader(file)]
     except OSError as error:
         raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise LabelsError(f"{path} needs the columns file and index (an integer)") from error
     if not rows:
         raise LabelsError(f"{path} names no pictures")

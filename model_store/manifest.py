@@ -137,26 +137,25 @@ def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
 
     A published figure counts as it is. One that was only measured, on an easier or harder set of
     pictures, is scaled by what published variants of this store lose there; below the resolution that
-    the same weights were trained at, it does not count for more than there (a few hundred pictures
-    cannot tell otherwise). Where nothing gives a scale, or nothing was measured, the official figure of
-    the same shape stands in. Used to rank, never reported as an accuracy.
+    its weights were trained at, it does not count for more than the official checkpoint that was trained
+    there (a few hundred pictures cannot tell otherwise). Where nothing gives a scale, or nothing was
+    measured, the official figure of the same shape stands in. Used to rank, never reported.
     """
     scales = _scales(variants)
-    ranks = {}
-    trained: dict[str, float] = {}
-    for v in sorted(variants, key=lambda v: v.resolution, reverse=True):
-        if v.accuracy is None:
-            rank = v.official_top1
-        elif v.accuracy.source == "published":
-            rank = v.accuracy.top1
-        else:
-            scale = scales.get(v.accuracy.dataset)
-            measured = v.accuracy.top1
-            rank = min(measured, v.official_top1) if scale is None else min(measured * scale, 1.0)
-        if v.origin.trained_resolution == v.resolution:
-            trained[v.origin.sha256] = rank
-        ranks[v.id] = min(rank, trained.get(v.origin.sha256, 1.0))
-    return ranks
+    return {v.id: _rank(v, scales) for v in variants}
+
+
+def _rank(v: VariantManifest, scales: dict[str, float]) -> float:
+    if v.accuracy is None:
+        return v.official_top1
+    if v.accuracy.source == "published":
+        return v.accuracy.top1
+    scale = scales.get(v.accuracy.dataset)
+    if scale is None:
+        return min(v.accuracy.top1, v.official_top1)
+    trained = v.origin.trained_resolution
+    ceiling = v.official_top1 if trained is not None and trained > v.resolution else 1.0
+    return min(v.accuracy.top1 * scale, ceiling)
 
 
 def _scales(variants: list[VariantManifest]) -> dict[str, float]:

@@ -43,6 +43,8 @@ class OnnxSession:
             self._session = ort.InferenceSession(model, options, providers=[self.provider])
         except Exception as error:  # onnxruntime's own classes share no base
             raise ModelUnusable("ONNX Runtime refuses the model") from error
+        # It keeps the serialised model for a fallback between providers that one provider cannot need.
+        self._session._model_bytes = None
         self._check_interface()
 
     def run(self, images: UInt8Array) -> Scores:
@@ -68,5 +70,6 @@ class OnnxSession:
         image, scores = found[0][2], found[1][2]
         sizes = image[1:3] if len(image) == 4 else []
         square = len(sizes) == 2 and isinstance(sizes[0], int) and sizes[0] == sizes[1]
-        if not square or image[3] != 3 or len(scores) != 2 or not isinstance(scores[1], int):
+        fixed_batch = bool(image) and isinstance(image[0], int)
+        if not square or fixed_batch or image[3] != 3 or len(scores) != 2 or not isinstance(scores[1], int):
             raise ModelUnusable(f"the model has shapes {image} and {scores}; {expected}")

@@ -81,7 +81,10 @@ def assemble(
     if outputs not in classes:
         wanted = " or ".join(str(n) for n in classes)
         raise WeightsError(f"the classifier has {outputs} classes, expected {wanted}")
-    expected = MobileNetSpec(alpha, trained_resolution or 224, outputs).layers
+    try:
+        expected = MobileNetSpec(alpha, trained_resolution or 224, outputs).layers
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
     for layer in expected:
         _check_shape(layer, layers.get(layer.name))
     return NetworkWeights(
@@ -102,15 +105,19 @@ def fold_batch_norm(
     variance: FloatArray,
     epsilon: float,
 ) -> LayerWeights:
-    """Folds BatchNorm [out] into the kernel [out, ...] before it: one multiplication, one bias."""
-    scale = 1 / np.sqrt(variance.astype(np.float64) + epsilon)
-    if gamma is not None:
-        scale = scale * gamma
-    bias = -mean * scale
-    if beta is not None:
-        bias = bias + beta
-    folded = kernel * scale.reshape(-1, *([1] * (kernel.ndim - 1)))
-    return LayerWeights(folded.astype(np.float32), bias.astype(np.float32))
+    """Folds BatchNorm [out] into the kernel [out, ...] before it: one multiplication, one bias.
+
+    Raises ValueError where the shapes do not fit; `assemble` refuses values that are not finite.
+    """
+    with np.errstate(all="ignore"):  # a negative variance, or one that overflows
+        scale = 1 / np.sqrt(variance.astype(np.float64) + epsilon)
+        if gamma is not None:
+            scale = scale * gamma
+        bias = -mean * scale
+        if beta is not None:
+            bias = bias + beta
+        folded = kernel * scale.reshape(-1, *([1] * (kernel.ndim - 1)))
+        return LayerWeights(folded.astype(np.float32), bias.astype(np.float32))
 
 
 def convolution_kernel(kernel: npt.NDArray[np.generic]) -> FloatArray:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.architecture import MobileNetSpec
+from model_store.architecture import Layer, MobileNetSpec
 from model_store.importers import graph_def
 from model_store.weights import (
     LayerWeights,
@@ -37,26 +37,33 @@ def from_nodes(nodes: dict[str, Any]) -> NetworkWeights:
     """Canonical weights from GraphDef nodes by name."""
     layers = {}
     for layer in MobileNetSpec(1.0, 224).layers:
-        if layer.kind == "dense":
-            layers[layer.name] = LayerWeights(
-                classifier_kernel(_constant(nodes, f"{_CLASSIFIER}/weights")),
-                _constant(nodes, f"{_CLASSIFIER}/biases"),
-            )
-            continue
-        scope = f"{_SCOPE}/{_slim_name(layer.name)}"
-        if layer.kind == "depthwise":
-            kernel = depthwise_kernel(_constant(nodes, f"{scope}/depthwise_weights"))
-        else:
-            kernel = convolution_kernel(_constant(nodes, f"{scope}/weights"))
-        layers[layer.name] = fold_batch_norm(
-            kernel,
-            gamma=_optional(nodes, f"{scope}/BatchNorm/gamma"),
-            beta=_optional(nodes, f"{scope}/BatchNorm/beta"),
-            mean=_constant(nodes, f"{scope}/BatchNorm/moving_mean"),
-            variance=_constant(nodes, f"{scope}/BatchNorm/moving_variance"),
-            epsilon=_epsilon(nodes, _slim_name(layer.name)),
-        )
+        try:
+            layers[layer.name] = _layer(nodes, layer)
+        except ValueError as error:  # numpy's
+            raise WeightsError(f"the tensors of layer {layer.name} do not fit one another") from error
     return assemble(layers, trained_resolution=_input_resolution(nodes))
+
+
+def _layer(nodes: dict[str, Any], layer: Layer) -> LayerWeights:
+    """Raises ValueError where shapes do not fit."""
+    if layer.kind == "dense":
+        return LayerWeights(
+            classifier_kernel(_constant(nodes, f"{_CLASSIFIER}/weights")),
+            _constant(nodes, f"{_CLASSIFIER}/biases"),
+        )
+    scope = f"{_SCOPE}/{_slim_name(layer.name)}"
+    if layer.kind == "depthwise":
+        kernel = depthwise_kernel(_constant(nodes, f"{scope}/depthwise_weights"))
+    else:
+        kernel = convolution_kernel(_constant(nodes, f"{scope}/weights"))
+    return fold_batch_norm(
+        kernel,
+        gamma=_optional(nodes, f"{scope}/BatchNorm/gamma"),
+        beta=_optional(nodes, f"{scope}/BatchNorm/beta"),
+        mean=_constant(nodes, f"{scope}/BatchNorm/moving_mean"),
+        variance=_constant(nodes, f"{scope}/BatchNorm/moving_variance"),
+        epsilon=_epsilon(nodes, _slim_name(layer.name)),
+    )
 
 
 def _slim_name(name: str) -> str:
@@ -88,7 +95,9 @@ def _epsilon(nodes: dict[str, Any], layer: str) -> float:
     scope = f"{_SCOPE}/{_SCOPE}/{layer}/BatchNorm"
     added = _optional(nodes, f"{scope}/batchnorm/add/y")
     if added is not None:
-        return float(added)
+        if added.size != 1:
+            raise WeightsError(f"BatchNorm's epsilon of {layer} has {added.size} values")
+        return float(added.item())
     for name in ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"):
         node = nodes.get(f"{scope}/{name}")
         if node is not None and "epsilon" in graph_def.attributes(node):

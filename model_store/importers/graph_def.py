@@ -4,6 +4,7 @@ Field numbers are those of tensorflow/core/framework/{graph,node_def,attr_value,
 tensor_shape}.proto; fields left out here are skipped by the parser.
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -41,6 +42,7 @@ _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "Dim": (("size", 1, "INT64", False),),
 }
 _DT_FLOAT = 1
+_MAX_VALUES = 1 << 24  # the classifier, the largest tensor of the family, has 1 << 20
 
 
 @cache
@@ -89,6 +91,8 @@ def constant(node: Any) -> npt.NDArray[np.float32]:
     if tensor.dtype != _DT_FLOAT:
         raise ValueError(f"{node.name} is not a float constant")
     shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if math.prod(shape) > _MAX_VALUES:
+        raise ValueError(f"{node.name} has the shape {shape}")
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
     values = np.asarray(tensor.float_val, np.float32)

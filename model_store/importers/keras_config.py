@@ -14,14 +14,19 @@ def input_resolution(config: Mapping[str, Any]) -> int | None:
     """Side of the square input in pixels, or None where the model leaves it open."""
     for layer in _layers(config):
         shape = layer.get("batch_input_shape") or layer.get("batch_shape")
-        if shape and len(shape) == 4:
-            return int(shape[1]) if shape[1] else None
+        if isinstance(shape, list) and len(shape) == 4:
+            if not isinstance(shape[1], int | None):
+                raise WeightsError(f"the input's shape {shape} makes no sense")
+            return shape[1] or None
     return None
 
 
 def batch_norm_epsilon(config: Mapping[str, Any]) -> float:
     """The one epsilon of all BatchNormalization layers."""
-    found = {float(layer["epsilon"]) for layer in _layers(config) if "epsilon" in layer}
+    try:
+        found = {float(layer["epsilon"]) for layer in _layers(config) if "epsilon" in layer}
+    except (TypeError, ValueError) as error:
+        raise WeightsError("the epsilon of a BatchNorm layer is no number") from error
     if len(found) > 1:
         raise WeightsError(f"the BatchNorm layers differ in epsilon: {sorted(found)}")
     return found.pop() if found else KERAS_EPSILON
@@ -39,8 +44,12 @@ def check_padding(config: Mapping[str, Any]) -> None:
 
 
 def _layers(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    inner = config.get("config", {})
-    layers = inner.get("layers", []) if isinstance(inner, Mapping) else inner
+    if config == {}:  # saved weights without the model
+        return
+    inner = config.get("config") if isinstance(config, Mapping) else None
+    layers = inner.get("layers") if isinstance(inner, Mapping) else inner
+    if not isinstance(layers, list):
+        raise WeightsError("the model's configuration lists no layers")
     for layer in layers:
         if isinstance(layer, Mapping) and isinstance(layer.get("config"), Mapping):
             yield layer["config"]

@@ -11,6 +11,9 @@ from model_store.importers import keras_config
 from model_store.importers.keras_names import KERAS_EPSILON, from_keras_tensors
 from model_store.weights import NetworkWeights, WeightsError
 
+# What h5py raises on a damaged file, wherever it is met; MemoryError for a shape that is not true.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError)
+
 
 def load(path: Path) -> NetworkWeights:
     """Reads a legacy Keras HDF5 file (`.h5`, `.hdf5`). Raises WeightsError."""
@@ -19,7 +22,7 @@ def load(path: Path) -> NetworkWeights:
             root = file.get("model_weights", file)
             tensors = _tensors(root)
             config = json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else {}
-    except (OSError, ValueError, TypeError) as error:
+    except _DAMAGE as error:
         raise WeightsError(f"{path.name} is not a readable HDF5 file of Keras") from error
     keras_config.check_padding(config)
     return from_keras_tensors(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from model_store.architecture import MobileNetSpec
+from model_store.architecture import Layer, MobileNetSpec
 from model_store.weights import (
     LayerWeights,
     NetworkWeights,
@@ -26,26 +26,34 @@ def from_keras_tensors(tensors: Tensors, *, epsilon: float, trained_resolution: 
     """Canonical weights from tensors by (layer, weight), as in ("conv_dw_1", "depthwise_kernel")."""
     layers: dict[str, LayerWeights] = {}
     for layer in MobileNetSpec(1.0, 224).layers:
-        if layer.kind == "dense":
-            if ("conv_preds", "kernel") in tensors:
-                kernel = classifier_kernel(tensors["conv_preds", "kernel"])
-                layers[layer.name] = LayerWeights(kernel, _float(tensors, "conv_preds", "bias"))
+        if layer.kind == "dense" and ("conv_preds", "kernel") not in tensors:
             continue
-        name = _keras_name(layer.name)
-        if layer.kind == "depthwise":
-            kernel = depthwise_kernel(_tensor(tensors, name, "depthwise_kernel"))
-        else:
-            kernel = convolution_kernel(_tensor(tensors, name, "kernel"))
-        norm = f"{name}_bn"
-        layers[layer.name] = fold_batch_norm(
-            kernel,
-            gamma=_float(tensors, norm, "gamma"),
-            beta=_float(tensors, norm, "beta"),
-            mean=_float(tensors, norm, "moving_mean"),
-            variance=_float(tensors, norm, "moving_variance"),
-            epsilon=epsilon,
-        )
+        try:
+            layers[layer.name] = _layer(tensors, layer, epsilon)
+        except ValueError as error:  # numpy's
+            raise WeightsError(f"the tensors of layer {layer.name} do not fit one another") from error
     return assemble(layers, trained_resolution=trained_resolution)
+
+
+def _layer(tensors: Tensors, layer: Layer, epsilon: float) -> LayerWeights:
+    """Raises ValueError where shapes do not fit."""
+    if layer.kind == "dense":
+        kernel = classifier_kernel(_tensor(tensors, "conv_preds", "kernel"))
+        return LayerWeights(kernel, _float(tensors, "conv_preds", "bias"))
+    name = _keras_name(layer.name)
+    if layer.kind == "depthwise":
+        kernel = depthwise_kernel(_tensor(tensors, name, "depthwise_kernel"))
+    else:
+        kernel = convolution_kernel(_tensor(tensors, name, "kernel"))
+    norm = f"{name}_bn"
+    return fold_batch_norm(
+        kernel,
+        gamma=_float(tensors, norm, "gamma"),
+        beta=_float(tensors, norm, "beta"),
+        mean=_float(tensors, norm, "moving_mean"),
+        variance=_float(tensors, norm, "moving_variance"),
+        epsilon=epsilon,
+    )
 
 
 def _keras_name(name: str) -> str:

@@ -37,7 +37,11 @@ def load(path: Path, classes: int) -> OnnxModel:
         scores = session.run(grey)
     except ModelUnusable as error:
         raise WeightsError(f"{path.name}: {error}") from error
-    if scores.shape != (1, classes) or not np.isfinite(scores).all():
+    except Exception as error:  # onnxruntime's own classes
+        raise WeightsError(f"{path.name} fails on a grey picture") from error
+    if not np.isfinite(scores).all():
+        raise WeightsError(f"{path.name} answers scores that are not finite")
+    if scores.shape != (1, classes):
         raise WeightsError(f"{path.name} answers scores of {scores.shape}, expected (1, {classes})")
     quantized = any(node.op_type == "QLinearConv" or "Quantize" in node.op_type for node in proto.graph.node)
     return OnnxModel(model, _alpha(proto, path.name), session.resolution, quantized)

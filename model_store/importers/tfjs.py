@@ -11,6 +11,11 @@ from model_store.importers import keras_config
 from model_store.importers.keras_names import from_keras_tensors
 from model_store.weights import NetworkWeights, WeightsError
 
+# What JSON of another shape than expected, or out of bounds, ends in.
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+
 
 def load(path: Path) -> NetworkWeights:
     """Reads the model whose `model.json` (or folder) is `path`. Raises WeightsError."""
@@ -23,7 +28,7 @@ def load(path: Path) -> NetworkWeights:
         for name, tensor in read_manifest(manifest, path.parent).items():
             layer, *_, weight = name.split("/")
             tensors[layer, weight] = tensor
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise WeightsError(f"{path.name} is not a readable TensorFlow.js layers model") from error
     keras_config.check_padding(config)
     return from_keras_tensors(

@@ -47,7 +47,7 @@ BATCH = 30  # pictures; only bounds the memory
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Classify = Callable[[Pixels], Floats]
+Classify = Callable[[npt.NDArray[Any]], Floats]
 """From pixels [n, r, r, 3] to probabilities [n, classes]."""
 
 
@@ -96,7 +96,7 @@ def _decode(path: Path) -> Pixels:
     return pixels
 
 
-def scaled(pixels: Pixels) -> Floats:
+def scaled(pixels: npt.NDArray[Any]) -> Floats:
     """Pixels of 0-255 as the float models take them, in [-1, 1]."""
     return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
@@ -151,7 +151,7 @@ def _set_weights(network: tf_keras.Model, tensors: Mapping[str, Floats]) -> None
 
 
 def _keras_classify(network: tf_keras.Model) -> Classify:
-    def classify(pixels: Pixels) -> Floats:
+    def classify(pixels: npt.NDArray[Any]) -> Floats:
         batches = [scaled(pixels[at : at + BATCH]) for at in range(0, len(pixels), BATCH)]
         return np.concatenate([network(batch, training=False).numpy() for batch in batches])
 
@@ -173,7 +173,7 @@ def frozen_graph(path: Path) -> Model:
         probabilities = tf.nn.softmax(logits)
     session = tf.compat.v1.Session(graph=graph)
 
-    def classify(pixels: Pixels) -> Floats:
+    def classify(pixels: npt.NDArray[Any]) -> Floats:
         inputs = ({source: scaled(picture[None])} for picture in pixels)
         return np.concatenate([session.run(probabilities, feed) for feed in inputs])
 
@@ -216,6 +216,29 @@ def write_float(out: Path, model: Model, pictures: Pictures) -> dict[str, object
     return facts(model, pictures, FLOAT_ROWS, probabilities)
 
 
+def evaluation_input(data: bytes, resolution: int) -> Floats:
+    """[1, r, r, 3] in [-1, 1] as TensorFlow-slim's evaluation makes it: central 87.5 %, bilinear."""
+    image = tf.image.convert_image_dtype(tf.io.decode_jpeg(data, channels=3), tf.float32)
+    image = tf.image.central_crop(image, 0.875)[None]
+    image = tf.compat.v1.image.resize_bilinear(image, [resolution, resolution], align_corners=False)
+    return np.asarray((image.numpy() - 0.5) * 2, np.float32)
+
+
+def write_evaluation(out: Path, models: Sequence[Model], folder: Path, pictures: Pictures) -> None:
+    """evaluation.npz: files [510], and by model its top-1 class 0-999 int16 [510], by that pipeline."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {"files": np.array(pictures.names)}
+    for model in models:
+        # Back to pixels, since `classify` scales them itself; it takes fractions of levels.
+        classes = [
+            int(model.classify((evaluation_input((folder / name).read_bytes(), 224) + 1) * 127.5).argmax())
+            for name in pictures.names
+        ]
+        arrays[model.name] = np.array(classes, np.int16) - model.background
+        correct = int((arrays[model.name] == pictures.classes).sum())
+        print(f"{model.name}, evaluation pipeline: top-1 {correct}/{len(classes)}")
+    np.savez_compressed(out / "evaluation.npz", allow_pickle=False, **arrays)
+
+
 def versions() -> dict[str, str | None]:
     """The versions that the outputs, and the decoded pixels, may depend on."""
     packages = ("tensorflow-cpu", "tf_keras", "numpy", "pillow")
@@ -236,13 +259,13 @@ def main() -> None:
 
     weights = arguments.shared / "weights"
     pictures = read_pictures(arguments.shared / "images" / "imagenet-val")
-    models: dict[str, object] = {}
-    for model in (
+    references = (
         keras_hdf5(weights / "keras_mnv1_0.25_224"),
         tfjs_layers(weights / "tfjs_mnv1_0.75_224"),
         frozen_graph(arguments.frozen_graph),
-    ):
-        models[model.name] = write_float(arguments.out, model, pictures)
+    )
+    models = {model.name: write_float(arguments.out, model, pictures) for model in references}
+    write_evaluation(arguments.out, references, arguments.shared / "images" / "imagenet-val", pictures)
     record = {
         "float_files": pictures.names[FLOAT_ROWS],
         "versions": versions(),

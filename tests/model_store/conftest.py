@@ -1,0 +1,16 @@
+"""One random network, its pictures and what it answers, for the whole run."""
+
+import pytest
+
+from tests.networks import RandomNetwork
+
+
+@pytest.fixture(scope="session")
+def network() -> RandomNetwork:
+    return RandomNetwork.make(classes=1000)
+
+
+@pytest.fixture(scope="session")
+def network_1001() -> RandomNetwork:
+    """With a background class before the 1000."""
+    return RandomNetwork.make(classes=1001, seed=1)

@@ -1,0 +1,105 @@
+"""What the machine is, from the kernel's own files; each test writes its own."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from model_store.device import cpu_model, usable_cpus
+
+X86 = """processor\t: 0
+vendor_id\t: GenuineIntel
+model\t\t: 143
+model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
+
+processor\t: 1
+model name\t: another
+"""
+RASPBERRY_PI_4 = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+
+Hardware\t: BCM2835
+"""
+LINUX = sys.platform == "linux"
+ALL = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1
+
+
+def test_an_intel_cpu_says_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(X86)
+    assert cpu_model(path) == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+
+
+def test_an_arm_cpu_says_its_numbers(tmp_path: Path) -> None:
+    """Implementer 0x41 is ARM, part 0xd08 a Cortex-A72."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(RASPBERRY_PI_4)
+    assert cpu_model(path) == "0x41 0xd08"
+
+
+def test_a_system_without_cpuinfo_falls_back_to_its_architecture(tmp_path: Path) -> None:
+    assert cpu_model(tmp_path / "none") in (platform.processor(), platform.machine())
+    assert cpu_model(tmp_path / "none")
+
+
+def write_v2(cgroup: Path, text: str) -> None:
+    (cgroup / "cpu.max").write_text(text)
+
+
+def write_v1(cgroup: Path, quota: str, period: str) -> None:
+    (cgroup / "cpu").mkdir()
+    (cgroup / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (cgroup / "cpu" / "cpu.cfs_period_us").write_text(period)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("50000 100000\n", 1),  # half a core is still one thread
+        ("100000 100000\n", 1),
+        ("150000 100000\n", min(ALL, 2)),
+        ("6400000 100000\n", ALL),  # more than there are
+        ("max 100000\n", ALL),
+        ("", ALL),
+        ("nonsense", ALL),
+        ("100000 0\n", ALL),
+    ],
+)
+def test_the_quota_of_a_container(quota: str, cores: int, tmp_path: Path) -> None:
+    write_v2(tmp_path, quota)
+    assert usable_cpus(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "cores"),
+    [("100000\n", "100000\n", 1), ("-1\n", "100000\n", ALL), ("25000", "50000", 1), ("x", "y", ALL)],
+)
+def test_the_quota_of_an_older_container(quota: str, period: str, cores: int, tmp_path: Path) -> None:
+    write_v1(tmp_path, quota, period)
+    assert usable_cpus(tmp_path) == cores
+
+
+def test_an_unlimited_v2_group_does_not_hide_a_v1_quota(tmp_path: Path) -> None:
+    """Hybrid systems mount both."""
+    write_v2(tmp_path, "max 100000\n")
+    write_v1(tmp_path, "100000\n", "100000\n")
+    assert usable_cpus(tmp_path) == 1
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux tells and sets the affinity")
+def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:
+    assert usable_cpus(tmp_path) == ALL
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cpus(tmp_path) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

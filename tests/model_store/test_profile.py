@@ -1,0 +1,140 @@
+"""Measured latencies: kept between starts, and a decode cost that grows with the picture."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_store import profile
+from model_store.imaging import FORMATS, ImageHeader
+from model_store.manifest import Preprocessing
+from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
+
+PROFILE = DeviceProfile(
+    device="a CPU, 2 cores",
+    inference={"imagenet/mobilenet_v1_0.25_128_fp32": Quantiles(p50=1.25, p95=1.5)},
+    decode={"JPEG/2": DecodeCost(base_ms=0.1, per_megapixel_ms=4, per_megabyte_ms=0)},
+)
+positive = st.floats(0.01, 100)
+headers = st.builds(
+    ImageHeader,
+    st.just("JPEG"),
+    st.integers(2, 4000),
+    st.integers(2, 4000),
+    st.integers(100, 10_000_000),
+)
+
+
+class Watcher:
+    """A session that keeps the shapes it was asked for."""
+
+    provider = "test"
+
+    def __init__(self) -> None:
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.shapes.add(images.shape)
+        return np.ones((1, 3), np.float32)
+
+
+def test_a_profile_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "profile.json"
+    profile.save(path, PROFILE)
+    assert profile.load(path) == PROFILE
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"device": "x", "inference": {"a": 1}}'])
+def test_a_profile_that_cannot_be_read_is_measured_again(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(content)
+    assert profile.load(path) is None
+
+
+def test_no_profile_is_no_profile(tmp_path: Path) -> None:
+    assert profile.load(tmp_path / "none.json") is None
+    assert profile.load(tmp_path) is None
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_profile_of_another_format_is_measured_again(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    profile.save(path, PROFILE.model_copy(update={"version": version}))
+    assert profile.load(path) is None
+
+
+def test_each_store_has_its_profile(tmp_path: Path) -> None:
+    one, other = (profile.cache_path(tmp_path, digest) for digest in ("a", "b"))
+    assert one != other
+    assert one == profile.cache_path(tmp_path, "a")
+    assert one.parent == tmp_path
+
+
+def test_every_format_and_every_jpeg_reduction_is_measured() -> None:
+    keys = {key for key, _ in profile._decode_cases()}
+    assert keys == {f"{format}/1" for format in FORMATS} | {"JPEG/2", "JPEG/4", "JPEG/8"}
+
+
+def test_the_measured_pictures_lead_to_the_reduction_they_stand_for() -> None:
+    """At the size that is measured; else the cost of one reduction is filed under another."""
+    for key, sides in profile._decode_cases():
+        format = key.partition("/")[0]
+        for side in sides:
+            header = ImageHeader(format, side, side, 1)
+            assert decode_key(format, header.scale(profile._SIZE, Preprocessing())) == key
+
+
+@given(positive, positive, positive, headers, headers)
+def test_a_larger_picture_is_never_predicted_faster(
+    base: float, pixels: float, size: float, one: ImageHeader, other: ImageHeader
+) -> None:
+    cost = DecodeCost(base_ms=base, per_megapixel_ms=pixels, per_megabyte_ms=size)
+    larger = ImageHeader(
+        "JPEG",
+        max(one.width, other.width),
+        max(one.height, other.height),
+        max(one.size_bytes, other.size_bytes),
+    )
+    assert cost.predict_ms(larger) >= cost.predict_ms(one)
+    assert cost.predict_ms(one) >= base
+
+
+@given(st.floats(0.01, 2), st.floats(0.5, 30), st.floats(0.5, 30))
+def test_a_fit_finds_the_costs_that_made_the_times(base: float, pixels: float, size: float) -> None:
+    made = DecodeCost(base_ms=base, per_megapixel_ms=pixels, per_megabyte_ms=size)
+    measured = [ImageHeader("PNG", s, s, n) for s in (192, 512, 900) for n in (20_000, 200_000, 900_000)]
+    found = DecodeCost.fit(measured, [made.predict_ms(header) for header in measured])
+    for header in measured:
+        assert found.predict_ms(header) == pytest.approx(made.predict_ms(header), rel=1e-6)
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=4, max_size=4))
+def test_no_noise_makes_a_cost_negative_or_infinite(times_ms: list[float]) -> None:
+    measured = [
+        ImageHeader("PNG", s, s, n) for s, n in ((192, 9_000), (192, 90_000), (512, 60_000), (512, 600_000))
+    ]
+    found = DecodeCost.fit(measured, times_ms)
+    costs = (found.base_ms, found.per_megapixel_ms, found.per_megabyte_ms)
+    assert all(np.isfinite(cost) and cost >= 0 for cost in costs)
+    assert any(cost > 0 for cost in costs)
+
+
+def test_measuring_decoding_gives_costs_that_grow_with_the_picture() -> None:
+    told: list[str] = []
+    costs = profile.measure_decoding(told.append)
+    assert told == list(costs)
+    for key, cost in costs.items():
+        format, _, scale = key.partition("/")
+        small, large = (ImageHeader(format, s, s, s * s // 2) for s in (200, 2000))
+        assert 0 < cost.predict_ms(small) < cost.predict_ms(large)
+        assert int(scale) in (1, 2, 4, 8)
+
+
+def test_measuring_inference_asks_for_single_pictures_of_the_resolution() -> None:
+    session = Watcher()
+    found = profile.measure_inference(session, 160)
+    assert session.shapes == {(1, 160, 160, 3)}
+    assert 0 < found.p50 <= found.p95
