@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from service import errors
 from service.middleware import RequestContext
 from service.responses import on_http_exception, on_invalid_parameters, on_problem
-from service.routes import catalog, classify, health
+from service.routes import catalog, classify, health, metrics
 from service.settings import Settings
 from service.state import Service
 
@@ -54,6 +54,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(errors.Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_invalid_parameters)
-    for module in (classify, catalog, health):
+    for module in (classify, catalog, health, metrics):
         app.include_router(module.router)
     return app

@@ -1,43 +1,124 @@
-"""How long a request will take with each variant: the device's profile, as milliseconds."""
+"""How long a request will take with each variant: the device's profile, corrected by what really happens.
 
-from collections.abc import Mapping
+Every estimate is the profile's median times a ratio, and the ratio's quantiles are learned online from the
+latest runs. Ratios compare across variants, so that one which has not run for a while borrows what the
+others show: a device that slows down, or recovers, is followed within some fifty requests.
+"""
+
+import bisect
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
-from service.catalog import LoadedVariant
-from service.planner import Candidate
 
-# Handing over, serialising and sending the answer, beside decoding and inference.
-OVERHEAD_MS = 1.0
+CONFIDENCE = 0.95  # the share of answers that shall be no later than the planner assumes
+OVERHEAD_MS = 0.7  # serialising and sending the answer, beside decoding and inference
+_WINDOW = 48
+_ENOUGH = 16  # observations before a window is believed
+_STALE = 256  # observations of others after which a window tells nothing of the present
+_UNKNOWN_SPREAD = 1.25  # of the profile's median, before anything was learned
+
+
+class RatioWindow:
+    """The latest ratios of real to expected time, and their quantiles."""
+
+    __slots__ = ("_latest", "_sorted", "bound", "median")
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque()
+        self._sorted: list[float] = []
+        self.median = 1.0
+        self.bound = _UNKNOWN_SPREAD
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def add(self, ratio: float) -> None:
+        if len(self._latest) == _WINDOW:
+            oldest = self._latest.popleft()
+            del self._sorted[bisect.bisect_left(self._sorted, oldest)]
+        self._latest.append(ratio)
+        bisect.insort(self._sorted, ratio)
+        count = len(self._sorted)
+        self.median = self._sorted[count // 2]
+        self.bound = self._sorted[min(count - 1, int(CONFIDENCE * count))]
+
+    def clear(self) -> None:
+        self._latest.clear()
+        self._sorted.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the profile expects of one picture with one variant: the medians of its phases."""
+
+    key: str
+    decode_ms: float
+    inference_ms: float
+
+    @property
+    def service_ms(self) -> float:
+        """From the moment a worker takes the picture to the moment the answer starts."""
+        return self.decode_ms + self.inference_ms + OVERHEAD_MS
 
 
 class LatencyEstimates:
-    """Predictions for the variants of a profile. Times are 95th percentiles where there is one."""
+    """Profile and live corrections. Not thread-safe: the scheduler calls it under its lock."""
 
     def __init__(self, profile: DeviceProfile) -> None:
         self._inference: Mapping[str, Quantiles] = profile.inference
         self._decode: Mapping[str, DecodeCost] = profile.decode
+        self._service = {key: RatioWindow() for key in profile.inference}
+        self._runs = {key: RatioWindow() for key in profile.inference}
+        self._seen = dict.fromkeys(profile.inference, 0)
+        self._all = RatioWindow()
+        self._count = 0
 
-    def profiled(self, variant: LoadedVariant) -> Quantiles:
-        """The profile's inference times."""
-        return self._inference[variant.key]
-
-    def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
+    def expected(self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing) -> Expected:
+        """Before correction, for a picture of this header."""
         cost = self._decode[decode_key(header.format, header.scale(size, preprocessing))]
-        return cost.predict_ms(header)
+        return Expected(key, cost.predict_ms(header), self._inference[key].p50)
 
-    def candidates(
-        self, variants: tuple[LoadedVariant, ...], header: ImageHeader, preprocessing: Preprocessing
-    ) -> list[Candidate]:
-        """What the planner chooses from, for a picture of this header."""
-        return [
-            Candidate(
-                variant=v,
-                top1=v.top1,
-                cost_ms=OVERHEAD_MS
-                + self.decode_ms(header, v.manifest.resolution, preprocessing)
-                + self._inference[v.key].p95,
-            )
-            for v in variants
-        ]
+    def median_ms(self, expected: Expected) -> float:
+        """Half of such requests are served within this time."""
+        return expected.service_ms * self._window(expected.key).median
+
+    def bound_ms(self, expected: Expected) -> float:
+        """`CONFIDENCE` of such requests are served within this time."""
+        return expected.service_ms * self._window(expected.key).bound
+
+    def bounds_ms(self, expected: Sequence[Expected]) -> list[float]:
+        return [e.service_ms * self._window(e.key).bound for e in expected]
+
+    def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
+        """Learns from one answer."""
+        key = expected.key
+        ratio = service_ms / expected.service_ms
+        if self._count - self._seen[key] > _STALE:
+            self._service[key].clear()
+            self._runs[key].clear()
+        self._count += 1
+        self._seen[key] = self._count
+        self._service[key].add(ratio)
+        self._runs[key].add(inference_ms / expected.inference_ms)
+        self._all.add(ratio)
+
+    def profiled(self, key: str) -> Quantiles:
+        """The profile's inference times."""
+        return self._inference[key]
+
+    def live(self, key: str) -> Quantiles | None:
+        """Inference times of the latest runs; None before there are enough."""
+        runs = self._runs[key]
+        if len(runs) < _ENOUGH or self._count - self._seen[key] > _STALE:
+            return None
+        median = self._inference[key].p50
+        return Quantiles(p50=median * runs.median, p95=median * runs.bound)
+
+    def _window(self, key: str) -> RatioWindow:
+        own = self._service[key]
+        fresh = len(own) >= _ENOUGH and self._count - self._seen[key] <= _STALE
+        return own if fresh else self._all

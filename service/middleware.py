@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
 from service.responses import problem_response
+from service.scheduler import now_ms
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestContext:
-    """Outermost: `state.arrival` (monotonic seconds) and `state.request_id`, echoed on every answer."""
+    """Outermost: `state.arrival` (of `now_ms`) and `state.request_id`, echoed on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,7 +26,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        arrival = time.monotonic()
+        arrival = now_ms()
         given = Headers(scope=scope).get("x-request-id", "")
         # Anything else could smuggle lines into logs.
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,133 +1,87 @@
-"""Requests in order of their deadlines, and the threads that serve them.
+"""The threads that serve: each takes what the dispatcher deems next, decodes and runs it.
 
-A job enters the queue when its body is read; the variant is chosen when a worker takes it, with the
-time that is really left. Decoding and inference run on that worker, off the event loop.
+Everything that decides is in `dispatch.py`; here are the lock, the clock and the hand-over to the event
+loop. Decoding and inference run on one thread, off the loop, with the lock released.
 """
 
 import asyncio
-import heapq
-import itertools
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from model_store.imaging import ImageError, ImageHeader, decode
+from model_store.profile import Quantiles
 from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, TaskCatalog
-from service.latency import LatencyEstimates
-from service.planner import Plan, plan
+from service.dispatch import Assignment, Dispatcher, Job, Refusal
+from service.latency import Expected
+from service.metrics import Metrics
+from service.schemas import Decision
 
 log = logging.getLogger(__name__)
 
-# A request without a budget is due as if it had this one: after those in a hurry, but not for ever.
-UNBOUNDED_PATIENCE_S = 10.0
 
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One picture to classify. Times are of `time.monotonic()`, in seconds.
-
-    `arrival` is when the request's head was there, `deadline` None without a budget.
-    """
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """What is to be classified, and what the client asked for. `arrival` is of `now_ms`."""
 
     task: TaskCatalog
     data: bytes
     header: ImageHeader
     arrival: float
-    deadline: float | None
-    pinned: LoadedVariant | None = None
-    reject_late: bool = False
-    submitted: float = 0.0
-    result: "asyncio.Future[Outcome]" = field(init=False)
-
-    @property
-    def due(self) -> float:
-        """What orders the queue."""
-        return self.arrival + UNBOUNDED_PATIENCE_S if self.deadline is None else self.deadline
+    budget_ms: float | None
+    pinned: LoadedVariant | None
+    reject_late: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Scores [classes] with the plan that made them and the time of each phase."""
+    """Scores [classes], the variant that made them and why, and the time of each phase in ms.
+
+    `predicted_ms` and `bound_ms` are what was expected in all when the variant was chosen.
+    """
 
     scores: Scores
-    plan: Plan
+    variant: LoadedVariant
+    decision: Decision
+    predicted_ms: float
+    bound_ms: float
     queue_ms: float
     decode_ms: float
     inference_ms: float
 
 
-class DeadlineQueue:
-    """Bounded, earliest deadline first; closed once, then empty for every taker."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ticket:
+    """A picture on its way, and who waits for it."""
 
-    def __init__(self, max_length: int, max_bytes: int) -> None:
-        self._max_length, self._max_bytes = max_length, max_bytes
-        self._heap: list[tuple[float, int, Job]] = []
-        self._bytes = 0
-        self._order = itertools.count()
-        self._changed = threading.Condition()
-        self._closed = False
+    picture: Picture
+    result: "asyncio.Future[Outcome]"
 
-    def put(self, job: Job) -> bool:
-        """False when the queue is full or closed."""
-        with self._changed:
-            full = len(self._heap) >= self._max_length
-            if self._closed or full or self._bytes + len(job.data) > self._max_bytes:
-                return False
-            heapq.heappush(self._heap, (job.due, next(self._order), job))
-            self._bytes += len(job.data)
-            self._changed.notify()
-            return True
 
-    def take(self) -> Job | None:
-        """The most urgent job; waits for one. None once the queue is closed and empty."""
-        with self._changed:
-            while not self._heap:
-                if self._closed:
-                    return None
-                self._changed.wait()
-            job = heapq.heappop(self._heap)[2]
-            self._bytes -= len(job.data)
-            return job
-
-    def discard(self, job: Job) -> bool:
-        """Removes a job that waits; False when it was taken already."""
-        with self._changed:
-            kept = [entry for entry in self._heap if entry[2] is not job]
-            if len(kept) == len(self._heap):
-                return False
-            heapq.heapify(kept)
-            self._heap = kept
-            self._bytes -= len(job.data)
-            return True
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+def now_ms() -> float:
+    """The clock of deadlines: monotonic milliseconds."""
+    return time.monotonic() * 1e3
 
 
 class Scheduler:
-    """Worker threads over one deadline queue."""
+    """Worker threads over one dispatcher."""
 
-    def __init__(
-        self,
-        estimates: LatencyEstimates,
-        queue: DeadlineQueue,
-        threads: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.estimates = estimates
-        self._queue = queue
-        self._clock = clock
+    def __init__(self, dispatcher: Dispatcher, metrics: Metrics) -> None:
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._changed = threading.Condition()
+        self._stopping = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True) for i in range(threads)
+            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
+            for i in range(dispatcher.workers)
         ]
+        metrics.watch_queue(lambda: len(dispatcher), lambda: dispatcher.queued_bytes)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -135,81 +89,141 @@ class Scheduler:
 
     def stop(self) -> None:
         """Finishes what is queued, then ends the workers."""
-        self._queue.close()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
-    async def run(self, job: Job) -> Outcome:
-        """Queues the job and waits. Raises a Problem; a cancelled caller leaves the queue."""
-        self._check_feasible(job)
-        job.submitted = self._clock()
-        job.result = asyncio.get_running_loop().create_future()
-        if not self._queue.put(job):
-            raise errors.Overloaded(
-                "too many pictures are waiting; try again later", headers={"Retry-After": "1"}
-            )
+    async def run(self, picture: Picture) -> Outcome:
+        """Queues the picture and waits. Raises a Problem; a cancelled caller leaves the queue."""
+        result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        job = self._job(picture, _Ticket(picture, result))
+        with self._changed:
+            self._check_feasible(picture, job)
+            refusal = self._dispatcher.admit(job, now_ms())
+            if refusal is not None:
+                self._metrics.refused("full" if refusal.full else "late")
+                raise _overloaded(refusal)
+            self._changed.notify()
         try:
-            return await job.result
+            return await result
         except asyncio.CancelledError:
-            self._queue.discard(job)
+            with self._changed:
+                waiting = self._dispatcher.cancel(job)
+            self._metrics.cancelled("waiting" if waiting else "running")
             raise
 
-    def _check_feasible(self, job: Job) -> None:
-        """With on_miss=reject, what would not fit an idle device is refused before it waits."""
-        if job.deadline is None or not job.reject_late:
-            return
-        variants = (job.pinned,) if job.pinned else job.task.variants
-        fastest_ms = min(c.cost_ms for c in self._candidates(job, variants))
-        budget_ms = (job.deadline - job.arrival) * 1e3
-        if fastest_ms > budget_ms:
-            raise errors.BudgetInfeasible(budget_ms, fastest_ms)
+    def expected(self, task: TaskCatalog, header: ImageHeader) -> list[Expected]:
+        """What each variant of the task is expected to take for such a picture, before correction."""
+        preprocessing = task.manifest.preprocessing
+        estimates = self._dispatcher.estimates
+        return [
+            estimates.expected(v.key, header, v.manifest.resolution, preprocessing) for v in task.variants
+        ]
 
-    def _candidates(self, job: Job, variants: tuple[LoadedVariant, ...]):  # type: ignore[no-untyped-def]
-        return self.estimates.candidates(variants, job.header, job.task.manifest.preprocessing)
+    def bounds_ms(self, task: TaskCatalog, header: ImageHeader) -> list[float]:
+        """What the planner reckons with for each variant of the task now."""
+        with self._changed:
+            return self._dispatcher.estimates.bounds_ms(self.expected(task, header))
 
-    def _plan(self, job: Job, now: float) -> Plan:
-        if job.pinned:
-            return Plan(self._candidates(job, (job.pinned,))[0], "pinned")
-        candidates = self._candidates(job, job.task.variants)
-        if job.deadline is None:
-            return plan(candidates, None, None)
-        return plan(candidates, (job.deadline - now) * 1e3, (job.deadline - job.submitted) * 1e3)
+    def latencies(self, variant: LoadedVariant) -> tuple[Quantiles, Quantiles | None]:
+        """Inference times by the profile, and of the latest runs."""
+        with self._changed:
+            estimates = self._dispatcher.estimates
+            return estimates.profiled(variant.key), estimates.live(variant.key)
 
-    def _work(self) -> None:
-        while (job := self._queue.take()) is not None:
-            if job.result.cancelled():
-                continue
-            try:
-                outcome = self._serve(job)
-            except Exception as error:
-                _settle(job.result, error)
-            else:
-                _settle(job.result, outcome)
-
-    def _serve(self, job: Job) -> Outcome:
-        taken = self._clock()
-        if job.reject_late and job.deadline is not None and taken > job.deadline:
-            raise errors.DeadlineExceeded("the deadline passed before a worker was free")
-        chosen = self._plan(job, taken)
-        variant = chosen.candidate.variant
-        try:
-            image = decode(job.data, variant.manifest.resolution, job.task.manifest.preprocessing)
-        except ImageError as error:
-            raise errors.UnreadableImage(str(error)) from None
-        decoded = self._clock()
-        scores = variant.session.run(image[np.newaxis])[0]
-        finished = self._clock()
-        return Outcome(
-            scores=scores,
-            plan=chosen,
-            queue_ms=(taken - job.submitted) * 1e3,
-            decode_ms=(decoded - taken) * 1e3,
-            inference_ms=(finished - decoded) * 1e3,
+    def _job(self, picture: Picture, ticket: _Ticket) -> Job:
+        task = picture.task
+        budget = picture.budget_ms
+        return Job(
+            expected=self.expected(task, picture.header),
+            arrival=picture.arrival,
+            deadline=None if budget is None else picture.arrival + budget,
+            size_bytes=len(picture.data),
+            pinned=None if picture.pinned is None else task.variants.index(picture.pinned),
+            reject_late=picture.reject_late,
+            payload=ticket,
         )
 
+    def _check_feasible(self, picture: Picture, job: Job) -> None:
+        """With on_miss=reject, what would not fit an idle device is refused for good."""
+        if picture.budget_ms is None or not picture.reject_late:
+            return
+        fastest_ms = self._dispatcher.idle_fastest_ms(job)
+        if fastest_ms > picture.budget_ms:
+            self._metrics.refused("infeasible")
+            raise errors.BudgetInfeasible(picture.budget_ms, fastest_ms)
 
-def _settle(future: "asyncio.Future[Outcome]", result: Outcome | Exception) -> None:
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            if isinstance(taken, Job):
+                self._metrics.refused("expired")
+                _settle(
+                    taken.payload, errors.DeadlineExceeded("the deadline passed before a worker was free")
+                )
+                continue
+            inference_ms = None
+            try:
+                outcome = _serve(taken)
+                inference_ms = outcome.inference_ms
+                _settle(taken.job.payload, outcome)
+                self._metrics.served(outcome, taken.job.deadline is None or now_ms() <= taken.job.deadline)
+            except Exception as error:
+                _settle(taken.job.payload, error)
+            finally:
+                with self._changed:
+                    self._dispatcher.finish(taken, now_ms(), inference_ms)
+
+    def _take(self) -> Assignment | Job | None:
+        """Waits for work; None once all is done and the scheduler stops."""
+        with self._changed:
+            while True:
+                taken = self._dispatcher.next(now_ms())
+                if taken is not None:
+                    return taken
+                if self._stopping:
+                    return None
+                self._changed.wait()
+
+
+def _serve(assignment: Assignment) -> Outcome:
+    picture: Picture = assignment.job.payload.picture
+    variant = picture.task.variants[assignment.index]
+    started = now_ms()
+    try:
+        image = decode(picture.data, variant.manifest.resolution, picture.task.manifest.preprocessing)
+    except ImageError as error:
+        raise errors.UnreadableImage(str(error)) from None
+    decoded = now_ms()
+    scores = variant.session.run(image[np.newaxis])[0]
+    finished = now_ms()
+    elapsed = assignment.started - picture.arrival
+    return Outcome(
+        scores=scores,
+        variant=variant,
+        decision=assignment.decision,
+        predicted_ms=elapsed + assignment.median_ms,
+        bound_ms=elapsed + assignment.bound_ms,
+        queue_ms=started - assignment.job.submitted,
+        decode_ms=decoded - started,
+        inference_ms=finished - decoded,
+    )
+
+
+def _overloaded(refusal: Refusal) -> errors.Overloaded:
+    retry_s = max(1, round(refusal.retry_after_ms / 1e3 + 0.5))
+    why = "the queue is full" if refusal.full else "the budget cannot be met with the work that waits"
+    return errors.Overloaded(
+        f"{why}; there will be room in about {refusal.retry_after_ms:.0f} ms",
+        headers={"Retry-After": str(retry_s)},
+        retry_after_ms=round(refusal.retry_after_ms, 1),
+    )
+
+
+def _settle(ticket: _Ticket, result: Outcome | Exception) -> None:
     """Hands a result over to the event loop that waits; a caller that has left is none."""
+    future = ticket.result
 
     def deliver() -> None:
         if future.done():
@@ -219,7 +233,5 @@ def _settle(future: "asyncio.Future[Outcome]", result: Outcome | Exception) -> N
         else:
             future.set_exception(result)
 
-    try:
+    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to answer
         future.get_loop().call_soon_threadsafe(deliver)
-    except RuntimeError:  # the loop has closed: nobody is left to answer
-        log.debug("a result came after the event loop had closed")

@@ -54,7 +54,8 @@ class Prediction(_Response):
 
 class Latency(_Response):
     budget_ms: float | None = Field(description="None when no budget was given.")
-    predicted_ms: float = Field(description="Expected for decoding, inference and answering, when chosen.")
+    predicted_ms: float = Field(description="Expected total when the variant was chosen: the median.")
+    bound_ms: float = Field(description="Expected total that 95 % of such requests keep.")
     total_ms: float = Field(description="From the arrival of the request head to this response.")
     receive_ms: float
     queue_ms: float
@@ -81,8 +82,12 @@ class AccuracyInfo(_Response):
 
 
 class LatencyInfo(_Response):
+    """Inference alone: measured at the start, and over the latest runs (None before there are enough)."""
+
     p50: float
     p95: float
+    live_p50: float | None = None
+    live_p95: float | None = None
 
 
 class VariantInfo(_Response):

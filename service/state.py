@@ -10,9 +10,11 @@ from model_store.device import release_memory, usable_cpus
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
 from service import errors
-from service.catalog import Catalog, LoadedVariant, TaskCatalog
+from service.catalog import Catalog, TaskCatalog
+from service.dispatch import Dispatcher
 from service.latency import LatencyEstimates
-from service.scheduler import DeadlineQueue, Scheduler
+from service.metrics import Metrics
+from service.scheduler import Scheduler
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.phase: Phase = "starting"
+        self.metrics = Metrics()
         self._catalog: Catalog | None = None
         self._scheduler: Scheduler | None = None
 
@@ -50,9 +53,14 @@ class Service:
             catalog = Catalog.load(store)
             release_memory()  # the runtime's copies of the weights
             profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
-            queue = DeadlineQueue(self.settings.queue_length, self.settings.queue_bytes)
             threads = self.settings.threads or usable_cpus()
-            self._scheduler = Scheduler(LatencyEstimates(profile), queue, threads)
+            dispatcher = Dispatcher(
+                LatencyEstimates(profile),
+                threads,
+                max_length=self.settings.queue_length,
+                max_bytes=self.settings.queue_bytes,
+            )
+            self._scheduler = Scheduler(dispatcher, self.metrics)
             self._scheduler.start()
             self._catalog = catalog
         except Exception:
@@ -90,9 +98,6 @@ class Service:
         if not known[name].variants:
             raise errors.NotReady(f"no variant of {name!r} could be loaded; see GET /v1/variants")
         return known[name]
-
-    def profiled(self, variant: LoadedVariant) -> profiling.Quantiles:
-        return self.scheduler.estimates.profiled(variant)
 
 
 def _not_ready(phase: Phase) -> errors.NotReady:

@@ -8,7 +8,7 @@ from model_store.architecture import MobileNetSpec
 from model_store.imaging import ImageHeader
 from model_store.manifest import Accuracy, VariantManifest, parse_variant_id
 from service.catalog import LoadedVariant, RefusedVariant
-from service.planner import plan
+from service.planner import choose
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.schemas import (
     AccuracyInfo,
@@ -43,21 +43,25 @@ async def variants(query: Annotated[TaskQuery, Query()], service: ServiceDep) ->
 async def tiers(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> TiersResponse:
     """Each tier, and the variant that it takes now for a photo of 500 x 375 pixels."""
     task = service.task(query.task or "imagenet")
-    estimates = service.scheduler.estimates
-    candidates = estimates.candidates(task.variants, _TYPICAL, task.manifest.preprocessing)
+    costs = service.scheduler.bounds_ms(task, _TYPICAL)
     found = []
     for name, budget_ms in service.settings.tiers.items():
-        chosen = plan(candidates, budget_ms, budget_ms)
-        variant = None if chosen.decision == "infeasible" else chosen.candidate.variant.id
+        chosen = choose(costs, budget_ms, budget_ms)
+        variant = None if chosen.decision == "infeasible" else task.variants[chosen.index].id
         found.append(TierInfo(name=name, latency_budget_ms=budget_ms, variant=variant))
     return TiersResponse(tiers=found)
 
 
 def _loaded(service: Service, variant: LoadedVariant) -> VariantInfo:
-    times = service.profiled(variant)
+    profiled, live = service.scheduler.latencies(variant)
     return _info(
         variant.manifest,
-        latency_ms=LatencyInfo(p50=round(times.p50, 3), p95=round(times.p95, 3)),
+        latency_ms=LatencyInfo(
+            p50=round(profiled.p50, 3),
+            p95=round(profiled.p95, 3),
+            live_p50=round(live.p50, 3) if live else None,
+            live_p95=round(live.p95, 3) if live else None,
+        ),
         provider=variant.session.provider,
         loaded=True,
     )

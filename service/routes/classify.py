@@ -1,7 +1,6 @@
 """`POST /v1/classify`."""
 
 import asyncio
-import time
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, TaskCatalog
 from service.routes.dependencies import GUARDS, ServiceDep
-from service.scheduler import Job, Outcome, Scheduler
+from service.scheduler import Outcome, Picture, Scheduler, now_ms
 from service.schemas import (
     ClassifyQuery,
     ClassifyResponse,
@@ -53,23 +52,15 @@ async def classify(
     settings = service.settings
     data = await read_picture(request, settings.max_body_bytes)
     header = check_picture(data, settings.max_pixels)
-    received = time.monotonic()
-    job = Job(
-        task=task,
-        data=data,
-        header=header,
-        arrival=arrival,
-        deadline=None if budget_ms is None else arrival + budget_ms / 1e3,
-        pinned=pinned,
-        reject_late=query.on_miss == "reject",
-    )
-    outcome = await _run_while_connected(service.scheduler, job, request)
+    received = now_ms()
+    picture = Picture(task, data, header, arrival, budget_ms, pinned, query.on_miss == "reject")
+    outcome = await _run_while_connected(service.scheduler, picture, request)
     predictions = _predictions(outcome.scores, task, query.top_k)
     latency = _latency(outcome, budget_ms, arrival, received)
     answer = ClassifyResponse(
         task=task.manifest.name,
-        variant=_reference(outcome.plan.candidate.variant),
-        decision=outcome.plan.decision,
+        variant=_reference(outcome.variant),
+        decision=outcome.decision,
         predictions=predictions,
         latency=latency,
     )
@@ -110,9 +101,9 @@ def _budget_ms(service: Service, query: ClassifyQuery) -> float | None:
     return tiers[query.tier]
 
 
-async def _run_while_connected(scheduler: Scheduler, job: Job, request: Request) -> Outcome:
+async def _run_while_connected(scheduler: Scheduler, picture: Picture, request: Request) -> Outcome:
     """Waits for the outcome; a client that leaves gives its place in the queue back."""
-    work = asyncio.ensure_future(scheduler.run(job))
+    work = asyncio.ensure_future(scheduler.run(picture))
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -148,12 +139,13 @@ def _reference(variant: LoadedVariant) -> VariantRef:
 
 
 def _latency(outcome: Outcome, budget_ms: float | None, arrival: float, received: float) -> Latency:
-    total_ms = (time.monotonic() - arrival) * 1e3
+    total_ms = now_ms() - arrival
     return Latency(
         budget_ms=budget_ms,
-        predicted_ms=round(outcome.plan.candidate.cost_ms, 3),
+        predicted_ms=round(outcome.predicted_ms, 3),
+        bound_ms=round(outcome.bound_ms, 3),
         total_ms=round(total_ms, 3),
-        receive_ms=round((received - arrival) * 1e3, 3),
+        receive_ms=round(received - arrival, 3),
         queue_ms=round(outcome.queue_ms, 3),
         decode_ms=round(outcome.decode_ms, 3),
         inference_ms=round(outcome.inference_ms, 3),

@@ -1,0 +1,232 @@
+"""The queue, admission and the choice of what runs next: no clock, no threads, no I/O.
+
+The scheduler drives it with real time under its lock, the simulator with virtual time. Times are
+milliseconds of one monotonic clock, whichever the caller has.
+"""
+
+import bisect
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from service import planner
+from service.latency import Expected, LatencyEstimates
+from service.schemas import Decision
+
+# A request without a budget is due as if it had this one: after those in a hurry, but not for ever.
+UNBOUNDED_PATIENCE_MS = 10_000.0
+# One that has missed its deadline, and shall be answered all the same, waits for the others this long.
+LATE_PATIENCE_MS = 1_000.0
+# How far the choice looks down the queue.
+_LOOK_AHEAD = 32
+_ARRIVALS = 32
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request. `expected` has what each variant is expected to take, the most accurate first.
+
+    `deadline` is None without a budget. `pinned` is the place of the only variant allowed. `payload` is
+    the caller's own.
+    """
+
+    expected: list[Expected]
+    arrival: float
+    deadline: float | None
+    size_bytes: int = 0
+    pinned: int | None = None
+    reject_late: bool = False
+    payload: Any = None
+    submitted: float = 0.0
+    fastest: int = 0
+    due: float = 0.0
+    late: bool = field(default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job that a worker shall run now with variant `index`.
+
+    `median_ms` and `bound_ms` are the service time that is expected: half, and almost all, take no longer.
+    """
+
+    job: Job
+    index: int
+    decision: Decision
+    started: float
+    median_ms: float
+    bound_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a job is not taken, and after how long it would be."""
+
+    full: bool
+    retry_after_ms: float
+
+
+class Dispatcher:
+    """Jobs that wait, earliest due first, and what the workers are at."""
+
+    def __init__(self, estimates: LatencyEstimates, workers: int, *, max_length: int, max_bytes: int) -> None:
+        self.estimates = estimates
+        self.workers = workers
+        self._max_length, self._max_bytes = max_length, max_bytes
+        self._queue: list[tuple[float, int, Job]] = []
+        self._order = itertools.count()
+        self._bytes = 0
+        self._running: dict[Job, float] = {}  # when each is expected to end
+        self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def idle_fastest_ms(self, job: Job) -> float:
+        """What the job takes at least on an idle device."""
+        return min(self.estimates.bounds_ms(self._allowed(job)))
+
+    def admit(self, job: Job, now: float) -> Refusal | None:
+        """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
+        (`reject_late`) and the queue would make it, or others that were admitted, miss."""
+        self._arrivals.append(now)
+        costs = self.estimates.bounds_ms(job.expected)
+        job.fastest = min(range(len(costs)), key=costs.__getitem__) if job.pinned is None else job.pinned
+        job.submitted = now
+        job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
+        if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
+            return Refusal(full=True, retry_after_ms=self._backlog_ms(now))
+        if job.reject_late and job.deadline is not None and (self._queue or self.running >= self.workers):
+            late_ms = self._lateness_ms(job, now)
+            if late_ms > 0:
+                return Refusal(full=False, retry_after_ms=late_ms)
+        self._push(job)
+        return None
+
+    def next(self, now: float) -> Assignment | Job | None:
+        """What a free worker shall do: an assignment, or a job that was too late and is given back
+        (`reject_late`), or nothing."""
+        while self._queue:
+            job = self._pop()
+            if job.deadline is None or job.late or job.pinned is not None:
+                return self._assign_patient(job, now)
+            costs = self.estimates.bounds_ms(job.expected)
+            slack = job.deadline - now
+            if costs[job.fastest] > slack:
+                if job.reject_late:
+                    if slack <= 0:
+                        return job
+                elif self._queue:
+                    # It cannot be on time any more, while others can: they go first.
+                    job.late = True
+                    job.due = job.deadline + LATE_PATIENCE_MS
+                    self._push(job)
+                    continue
+            allowance = self._allowance(slack, costs[job.fastest], now)
+            choice = planner.choose(costs, slack, job.deadline - job.submitted, allowance)
+            return self._assign(job, choice.index, choice.decision, costs[choice.index], now)
+        return None
+
+    def finish(self, done: Assignment, now: float, inference_ms: float | None) -> None:
+        """The worker is free again; `inference_ms` is None when the job failed and teaches nothing."""
+        self._running.pop(done.job, None)
+        if inference_ms is not None:
+            expected = done.job.expected[done.index]
+            self.estimates.observe(expected, now - done.started, inference_ms)
+
+    def cancel(self, job: Job) -> bool:
+        """Removes a job that waits; False when it runs or is done."""
+        at = bisect.bisect_left(self._queue, (job.due, -1))
+        while at < len(self._queue) and self._queue[at][0] == job.due:
+            if self._queue[at][2] is job:
+                del self._queue[at]
+                self._bytes -= job.size_bytes
+                return True
+            at += 1
+        return False
+
+    def drain(self) -> Iterator[Job]:
+        """Takes every job that waits."""
+        while self._queue:
+            yield self._pop()
+
+    def _push(self, job: Job) -> None:
+        bisect.insort(self._queue, (job.due, next(self._order), job))
+        self._bytes += job.size_bytes
+
+    def _pop(self) -> Job:
+        job = self._queue.pop(0)[2]
+        self._bytes -= job.size_bytes
+        return job
+
+    def _allowed(self, job: Job) -> list[Expected]:
+        return job.expected if job.pinned is None else [job.expected[job.pinned]]
+
+    def _assign_patient(self, job: Job, now: float) -> Assignment:
+        """A pinned variant, the most accurate one without a budget, the fastest one when late."""
+        decision: Decision
+        if job.pinned is not None:
+            index, decision = job.pinned, "pinned"
+        elif job.deadline is None:
+            index, decision = 0, "unbounded"
+        else:
+            index = job.fastest
+            idle = self.estimates.bound_ms(job.expected[index]) <= job.deadline - job.submitted
+            decision = "degraded" if idle else "infeasible"
+        return self._assign(job, index, decision, self.estimates.bound_ms(job.expected[index]), now)
+
+    def _assign(self, job: Job, index: int, decision: Decision, bound: float, now: float) -> Assignment:
+        median = self.estimates.median_ms(job.expected[index])
+        self._running[job] = now + median
+        return Assignment(job, index, decision, now, median, bound)
+
+    def _allowance(self, slack: float, fastest: float, now: float) -> float:
+        """The most that the job at hand may take for the sake of those behind it and those to come."""
+        if not self._queue and len(self._running) < self.workers - 1:
+            return math.inf  # another worker is free
+        slacks = [slack]
+        for _, _, other in self._queue[:_LOOK_AHEAD]:
+            if other.deadline is not None and not other.late:
+                slacks.append(other.deadline - now)
+        common = planner.common_cost(slacks, self.workers, fastest)
+        return min(common, planner.steady_cost(self._rate(now), self.workers))
+
+    def _rate(self, now: float) -> float:
+        """Arrivals a millisecond, over the latest ones."""
+        if len(self._arrivals) < _ARRIVALS:
+            return 0.0
+        return _ARRIVALS / max(now - self._arrivals[0], 1e-3)
+
+    def _busy_ms(self, now: float) -> float:
+        return sum(max(0.0, end - now) for end in self._running.values())
+
+    def _backlog_ms(self, now: float) -> float:
+        """How long the workers need for all that waits, with the fastest variants."""
+        work = sum(self._fastest_ms(job) for _, _, job in self._queue)
+        return (work + self._busy_ms(now)) / self.workers
+
+    def _fastest_ms(self, job: Job) -> float:
+        return self.estimates.median_ms(job.expected[job.fastest])
+
+    def _lateness_ms(self, job: Job, now: float) -> float:
+        """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
+        at = bisect.bisect_right(self._queue, job.due, key=lambda entry: entry[0])
+        ahead_ms = self._busy_ms(now) + sum(self._fastest_ms(other) for _, _, other in self._queue[:at])
+        behind = (self._slack_and_cost(other, now) for _, _, other in self._queue[at:] if not other.late)
+        return planner.lateness_ms(self._slack_and_cost(job, now), ahead_ms, behind, self.workers)
+
+    def _slack_and_cost(self, job: Job, now: float) -> tuple[float, float]:
+        slack = math.inf if job.deadline is None else job.deadline - now
+        expected = job.expected[job.fastest]
+        return slack, self.estimates.bound_ms(expected)

@@ -1,0 +1,52 @@
+"""What an operator sees: Prometheus counters and histograms of one process."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from service.scheduler import Outcome
+
+_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """A registry of its own for each app, so that two in one process do not mix."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._answers = Counter(
+            "mobilenet_answers", "Pictures answered", ["variant", "decision", "met"], registry=registry
+        )
+        self._refusals = Counter(
+            "mobilenet_refusals", "Pictures refused: full, late, infeasible, expired", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._cancelled = Counter(
+            "mobilenet_cancelled", "Clients that left while waiting or running", ["stage"], registry=registry
+        )
+        self._phases = Histogram(
+            "mobilenet_phase_seconds", "Time of each phase", ["phase"], buckets=_BUCKETS_S, registry=registry
+        )
+        self._length = Gauge("mobilenet_queue_length", "Pictures that wait", registry=registry)
+        self._bytes = Gauge("mobilenet_queue_bytes", "Bytes of pictures that wait", registry=registry)
+
+    def watch_queue(self, length: Callable[[], int], size_bytes: Callable[[], int]) -> None:
+        self._length.set_function(length)
+        self._bytes.set_function(size_bytes)
+
+    def served(self, outcome: "Outcome", met: bool) -> None:
+        self._answers.labels(outcome.variant.id, outcome.decision, str(met).lower()).inc()
+        for phase in ("queue", "decode", "inference"):
+            self._phases.labels(phase).observe(getattr(outcome, f"{phase}_ms") / 1e3)
+
+    def refused(self, reason: str) -> None:
+        self._refusals.labels(reason).inc()
+
+    def cancelled(self, stage: str) -> None:
+        self._cancelled.labels(stage).inc()
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
