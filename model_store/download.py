@@ -33,7 +33,6 @@ def fetch(
     target: Path,
     *,
     opener: urllib.request.OpenerDirector | None = None,
-    headers: dict[str, str] | None = None,
     tracker: Tracker | None = None,
     timeout_s: float = TIMEOUT_S,
     sleep: Callable[[float], None] = time.sleep,
@@ -46,11 +45,10 @@ def fetch(
     """
     opener = opener or urllib.request.build_opener()
     part = _Part(target)
-    failures, answered = 0, False
+    failures, answered, furthest = 0, False, part.size
     while True:
-        before = part.size
         try:
-            with opener.open(part.request(url, headers or {}), timeout=timeout_s) as response:
+            with opener.open(part.request(url), timeout=timeout_s) as response:
                 answered = True
                 complete = part.receive(response, tracker)
             if complete:
@@ -67,9 +65,13 @@ def fetch(
             reason = f"it answered {error.code}"
         except _GAVE_NOTHING as error:
             reason = _reason(error)
+        except ValueError as error:  # urllib's, before anything is sent
+            raise DownloadError(f"{url!r} is no address to download from") from error
         if not answered:
             raise Unreachable(f"{url} cannot be reached ({reason})")
-        failures = 1 if part.size > before else failures + 1
+        failures = 1 if part.size > furthest else failures + 1
+        # Not since the last attempt: without ranges, cut now later, now earlier, it would never give up.
+        furthest = max(furthest, part.size)
         if failures >= ATTEMPTS:
             raise DownloadError(
                 f"{url} failed {ATTEMPTS} times in a row ({reason}); what came is kept, "
@@ -115,8 +117,8 @@ class _Part:
     def size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
 
-    def request(self, url: str, headers: dict[str, str]) -> urllib.request.Request:
-        request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", **headers})  # noqa: S310
+    def request(self, url: str) -> urllib.request.Request:
+        request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310
         validator = self._validator()
         if self.size and validator:
             request.add_header("Range", f"bytes={self.size}-")
@@ -152,6 +154,10 @@ class _Part:
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int | None:
+    """Bytes of the whole file; a 206 may hold fewer than were asked for (RFC 9110, 15.3.7)."""
+    whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if response.status == 206 and whole.isdigit():
+        return int(whole)
     length = response.headers.get("Content-Length")
     return start + int(length) if length is not None and length.isdigit() else None
 

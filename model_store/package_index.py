@@ -7,6 +7,7 @@ and the one file fetched, over pip's index, certificates and proxy.
 import ast
 import base64
 import html.parser
+import http.client
 import json
 import os
 import ssl
@@ -81,14 +82,13 @@ def fetch_archive(
     configuration = configuration or PipConfiguration.read()
     failure: DownloadError = Unreachable("pip is configured with no index over HTTP")
     for index in configuration.indexes:
-        page, headers = _without_credentials(f"{index.rstrip('/')}/{project}/")
+        page, credentials = _without_credentials(f"{index.rstrip('/')}/{project}/")
         host = urllib.parse.urlsplit(page).hostname or ""
         try:
             opener = _opener(configuration, host)
-            url = _file_url(opener, page, headers, filename)
-            # Credentials go to the index's own host only.
-            same_host = urllib.parse.urlsplit(url).hostname == host
-            fetch(url, target, opener=opener, headers=headers if same_host else {}, tracker=tracker)
+            if credentials:
+                opener.add_handler(credentials)
+            fetch(_file_url(opener, page, filename), target, opener=opener, tracker=tracker)
         except DownloadError as error:
             failure = error
         else:
@@ -111,21 +111,38 @@ def _opener(configuration: PipConfiguration, host: str) -> urllib.request.Opener
     return urllib.request.build_opener(*handlers)
 
 
-def _without_credentials(url: str) -> tuple[str, dict[str, str]]:
-    """The address without user and password, and the header that says them."""
+class _Credentials(urllib.request.BaseHandler):
+    """Said to one origin only, wherever its pages link or redirect to."""
+
+    def __init__(self, url: str, authorization: str) -> None:
+        self._origin, self._authorization = _origin(url), authorization
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        if _origin(request.full_url) == self._origin:
+            request.add_unredirected_header("Authorization", self._authorization)
+        return request
+
+    https_request = http_request
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _without_credentials(url: str) -> tuple[str, _Credentials | None]:
+    """The address without user and password, and what says them."""
     parts = urllib.parse.urlsplit(url)
     if parts.username is None:
-        return url, {}
+        return url, None
     user, password = (urllib.parse.unquote(text or "") for text in (parts.username, parts.password))
     token = base64.b64encode(f"{user}:{password}".encode()).decode()
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-    return urllib.parse.urlunsplit(bare), {"Authorization": f"Basic {token}"}
+    bare = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return bare, _Credentials(bare, f"Basic {token}")
 
 
-def _file_url(
-    opener: urllib.request.OpenerDirector, page: str, headers: dict[str, str], filename: str
-) -> str:
-    request = urllib.request.Request(page, headers={"Accept": _ACCEPT, **headers})  # noqa: S310
+def _file_url(opener: urllib.request.OpenerDirector, page: str, filename: str) -> str:
+    request = urllib.request.Request(page, headers={"Accept": _ACCEPT})  # noqa: S310
     try:
         with opener.open(request, timeout=TIMEOUT_S) as response:
             body = response.read(_MAX_LISTING_BYTES)
@@ -134,7 +151,7 @@ def _file_url(
     except urllib.error.HTTPError as error:
         error.close()
         raise DownloadError(f"the package index answered {error.code} for {page}") from None
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"the package index cannot be reached ({page})") from error
     for name, link in _json_links(body) if is_json else _html_links(body):
         if name == filename:

@@ -209,11 +209,11 @@ class _Checksums:
     def _read(self) -> dict[str, str]:
         try:
             known = json.loads(self._path.read_text())
+            return {str(name): str(digest) for name, digest in known.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError) as error:  # no JSON, or no object
             raise DownloadError(f"{self._path.name} of the store cannot be read") from error
-        return {str(name): str(digest) for name, digest in dict(known).items()}
 
 
 def _sha256(path: Path) -> str:

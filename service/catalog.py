@@ -52,6 +52,10 @@ class TaskCatalog:
     synsets: list[str] | None
     variants: tuple[LoadedVariant, ...]
 
+    @property
+    def top1(self) -> list[float]:
+        return [v.top1 for v in self.variants]
+
     def find(self, variant: str) -> LoadedVariant | None:
         return next((v for v in self.variants if v.id == variant), None)
 

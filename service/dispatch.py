@@ -8,7 +8,7 @@ import bisect
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +27,15 @@ _ARRIVALS = 32
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request. `expected` has what each variant is expected to take, the most accurate first.
+    """One request. `expected` has what each variant is expected to take, the most accurate first, and
+    `top1` how accurate each is.
 
     `deadline` is None without a budget. `pinned` is the place of the only variant allowed. `payload` is
     the caller's own.
     """
 
     expected: list[Expected]
+    top1: Sequence[float]
     arrival: float
     deadline: float | None
     size_bytes: int = 0
@@ -42,6 +44,7 @@ class Job:
     payload: Any = None
     submitted: float = 0.0
     fastest: int = 0
+    efficient: int = 0
     due: float = 0.0
     late: bool = field(default=False)
 
@@ -102,7 +105,11 @@ class Dispatcher:
         (`reject_late`) and the queue would make it, or others that were admitted, miss."""
         self._arrivals.append(now)
         costs = self.estimates.bounds_ms(job.expected)
-        job.fastest = min(range(len(costs)), key=costs.__getitem__) if job.pinned is None else job.pinned
+        if job.pinned is None:
+            job.fastest = min(range(len(costs)), key=costs.__getitem__)
+            job.efficient = planner.most_efficient(costs, job.top1)
+        else:
+            job.fastest = job.efficient = job.pinned
         job.submitted = now
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
@@ -133,7 +140,7 @@ class Dispatcher:
                     job.due = job.deadline + LATE_PATIENCE_MS
                     self._push(job)
                     continue
-            allowance = self._allowance(slack, costs[job.fastest], now)
+            allowance = max(costs[job.efficient], self._allowance(slack, costs[job.fastest], now))
             choice = planner.choose(costs, slack, job.deadline - job.submitted, allowance)
             return self._assign(job, choice.index, choice.decision, costs[choice.index], now)
         return None
@@ -193,14 +200,13 @@ class Dispatcher:
 
     def _allowance(self, slack: float, fastest: float, now: float) -> float:
         """The most that the job at hand may take for the sake of those behind it and those to come."""
-        if not self._queue and len(self._running) < self.workers - 1:
-            return math.inf  # another worker is free
         slacks = [slack]
         for _, _, other in self._queue[:_LOOK_AHEAD]:
             if other.deadline is not None and not other.late:
                 slacks.append(other.deadline - now)
         common = planner.common_cost(slacks, self.workers, fastest)
-        return min(common, planner.steady_cost(self._rate(now), self.workers))
+        # Means fill the workers' time, while costs are bounds.
+        return min(common, planner.steady_cost(self._rate(now), self.workers) * self.estimates.spread)
 
     def _rate(self, now: float) -> float:
         """Arrivals a millisecond, over the latest ones."""
@@ -212,21 +218,22 @@ class Dispatcher:
         return sum(max(0.0, end - now) for end in self._running.values())
 
     def _backlog_ms(self, now: float) -> float:
-        """How long the workers need for all that waits, with the fastest variants."""
-        work = sum(self._fastest_ms(job) for _, _, job in self._queue)
+        """How long the workers need for all that waits."""
+        work = sum(self._least_ms(job) for _, _, job in self._queue)
         return (work + self._busy_ms(now)) / self.workers
 
-    def _fastest_ms(self, job: Job) -> float:
-        return self.estimates.median_ms(job.expected[job.fastest])
+    def _least_ms(self, job: Job) -> float:
+        """What a waiting job will take under load."""
+        return self.estimates.median_ms(job.expected[job.efficient])
 
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         at = bisect.bisect_right(self._queue, job.due, key=lambda entry: entry[0])
-        ahead_ms = self._busy_ms(now) + sum(self._fastest_ms(other) for _, _, other in self._queue[:at])
-        behind = (self._slack_and_cost(other, now) for _, _, other in self._queue[at:] if not other.late)
-        return planner.lateness_ms(self._slack_and_cost(job, now), ahead_ms, behind, self.workers)
+        ahead_ms = self._busy_ms(now) + sum(self._least_ms(other) for _, _, other in self._queue[:at])
+        behind = (self._demand(other, now) for _, _, other in self._queue[at:] if not other.late)
+        return planner.lateness_ms(self._demand(job, now), ahead_ms, behind, self.workers)
 
-    def _slack_and_cost(self, job: Job, now: float) -> tuple[float, float]:
+    def _demand(self, job: Job, now: float) -> planner.Demand:
         slack = math.inf if job.deadline is None else job.deadline - now
-        expected = job.expected[job.fastest]
-        return slack, self.estimates.bound_ms(expected)
+        fastest = self.estimates.bound_ms(job.expected[job.fastest])
+        return planner.Demand(slack, fastest, self._least_ms(job))

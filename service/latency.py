@@ -106,6 +106,11 @@ class LatencyEstimates:
         self._runs[key].add(inference_ms / expected.inference_ms)
         self._all.add(ratio)
 
+    @property
+    def spread(self) -> float:
+        """Of late: how much longer the bound is than the median."""
+        return self._all.bound / self._all.median
+
     def profiled(self, key: str) -> Quantiles:
         """The profile's inference times."""
         return self._inference[key]

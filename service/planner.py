@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from service.schemas import Decision
 
-# Of the workers' time, what steady arrivals may fill: the rest absorbs their unevenness.
-UTILISATION = 0.9
+# Of the workers' time, what the present arrivals may ask for. Over one, since the queue's own limit
+# (`common_cost`) and refusals bring it down; tuned with bench/simulator.py.
+UTILISATION = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ def choose(
 
     `slack_ms` is what is left now, `idle_slack_ms` what was left when the request could first have run:
     a device without load would have chosen by it. `allowance_ms` is the most that this request may take
-    for the requests behind it (see `common_cost` and `steady_cost`); the fastest variant is always
-    allowed. When nothing fits `slack_ms`, the fastest variant is chosen.
+    for the requests behind it (see `common_cost` and `steady_cost`). When nothing fits, the fastest
+    variant is chosen.
     """
     fastest = min(range(len(costs_ms)), key=costs_ms.__getitem__)
     idle = _first_within(costs_ms, idle_slack_ms)
@@ -43,6 +44,12 @@ def choose(
     if chosen is None:
         chosen = fastest
     return Choice(chosen, "fits" if chosen == idle else "degraded")
+
+
+def most_efficient(costs_ms: Sequence[float], top1: Sequence[float]) -> int:
+    """The variant with the most accuracy for its time: when there is work for all time that there is, a
+    smaller one would answer more requests and be right less often."""
+    return max(range(len(costs_ms)), key=lambda i: top1[i] / costs_ms[i])
 
 
 def common_cost(slacks_ms: Iterable[float], workers: int, fastest_ms: float) -> float:
@@ -65,25 +72,28 @@ def steady_cost(arrivals_per_ms: float, workers: int) -> float:
     return UTILISATION * workers / arrivals_per_ms if arrivals_per_ms > 0 else math.inf
 
 
-def lateness_ms(
-    job: tuple[float, float],
-    ahead_ms: float,
-    behind: Iterable[tuple[float, float]],
-    workers: int,
-) -> float:
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A waiting request: the time it has left, the least it can take, and the work it will be."""
+
+    slack_ms: float
+    fastest_ms: float
+    work_ms: float
+
+
+def lateness_ms(job: Demand, ahead_ms: float, behind: Iterable[Demand], workers: int) -> float:
     """How late a request would be if it were taken, or how late it would make another; <= 0 is in time.
 
-    `job` and each of those `behind`, in the order in which they will run, are (slack, cost of the fastest
-    variant); `ahead_ms` is the work that goes before in all. Who would be late anyway does not count.
+    `behind` are in the order in which they will run, `ahead_ms` is the work that goes before in all. Who
+    would be late anyway does not count.
     """
-    slack, cost = job
-    latest = ahead_ms / workers + cost - slack
-    queued = ahead_ms + cost
-    for other_slack, other_cost in behind:
-        late = queued / workers + other_cost - other_slack
-        if late - cost / workers <= 0:
+    latest = ahead_ms / workers + job.fastest_ms - job.slack_ms
+    queued = ahead_ms + job.work_ms
+    for other in behind:
+        late = queued / workers + other.fastest_ms - other.slack_ms
+        if late <= job.work_ms / workers:
             latest = max(latest, late)
-        queued += other_cost
+        queued += other.work_ms
     return latest
 
 

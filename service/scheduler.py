@@ -138,6 +138,7 @@ class Scheduler:
         budget = picture.budget_ms
         return Job(
             expected=self.expected(task, picture.header),
+            top1=task.top1,
             arrival=picture.arrival,
             deadline=None if budget is None else picture.arrival + budget,
             size_bytes=len(picture.data),
