@@ -164,7 +164,8 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
 
     def complete() -> None:
         end, _, done, inference = heapq.heappop(ends)
-        dispatcher.finish(done, end, inference)
+        dispatcher.finish(done)
+        dispatcher.answered(done, end, inference)
         deadline = done.job.deadline
         if deadline is not None:
             result.lateness_ms.append(end - deadline)
@@ -217,8 +218,8 @@ def trace(path: Path, rate_per_s: float, seconds: float) -> Floats:
     text = path.read_text().splitlines()[1:]
     times = np.array([np.datetime64(line.strip().replace(" ", "T")[:26]) for line in text])
     since = (times - times[0]).astype("timedelta64[us]").astype(np.float64) / 1e3
-    scaled = since * (len(since) / rate_per_s * 1e3 / since[-1])
-    return scaled[scaled < seconds * 1e3]
+    scaled: Floats = since * (len(since) / rate_per_s * 1e3 / since[-1])
+    return np.asarray(scaled[scaled < seconds * 1e3])
 
 
 def scenarios(family: Family, seconds: float, seed: int, azure: Path | None) -> Iterator[tuple[str, Floats]]:

@@ -145,12 +145,13 @@ class Dispatcher:
             return self._assign(job, choice.index, choice.decision, costs[choice.index], now)
         return None
 
-    def finish(self, done: Assignment, now: float, inference_ms: float | None) -> None:
-        """The worker is free again; `inference_ms` is None when the job failed and teaches nothing."""
+    def finish(self, done: Assignment) -> None:
+        """The worker is free again."""
         self._running.pop(done.job, None)
-        if inference_ms is not None:
-            expected = done.job.expected[done.index]
-            self.estimates.observe(expected, now - done.started, inference_ms)
+
+    def answered(self, done: Assignment, now: float, inference_ms: float) -> None:
+        """The answer starts to leave: the estimates learn from it."""
+        self.estimates.observe(done.job.expected[done.index], now - done.started, inference_ms)
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""

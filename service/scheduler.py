@@ -41,19 +41,23 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Scores [classes], the variant that made them and why, and the time of each phase in ms.
+    """Scores [classes], the variant that made them, and the time of each phase in ms.
 
     `predicted_ms` and `bound_ms` are what was expected in all when the variant was chosen.
     """
 
     scores: Scores
     variant: LoadedVariant
-    decision: Decision
+    assignment: Assignment
     predicted_ms: float
     bound_ms: float
     queue_ms: float
     decode_ms: float
     inference_ms: float
+
+    @property
+    def decision(self) -> Decision:
+        return self.assignment.decision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +118,13 @@ class Scheduler:
             self._metrics.cancelled("waiting" if waiting else "running")
             raise
 
+    def answered(self, outcome: Outcome) -> None:
+        """To be called when the answer is about to leave: its real time is what estimates learn."""
+        done, now = outcome.assignment, now_ms()
+        with self._changed:
+            self._dispatcher.answered(done, now, outcome.inference_ms)
+        self._metrics.served(outcome, done.job.deadline is None or now <= done.job.deadline)
+
     def expected(self, task: TaskCatalog, header: ImageHeader) -> list[Expected]:
         """What each variant of the task is expected to take for such a picture, before correction."""
         preprocessing = task.manifest.preprocessing
@@ -164,17 +175,13 @@ class Scheduler:
                     taken.payload, errors.DeadlineExceeded("the deadline passed before a worker was free")
                 )
                 continue
-            inference_ms = None
             try:
-                outcome = _serve(taken)
-                inference_ms = outcome.inference_ms
-                _settle(taken.job.payload, outcome)
-                self._metrics.served(outcome, taken.job.deadline is None or now_ms() <= taken.job.deadline)
+                result: Outcome | Exception = _serve(taken)
             except Exception as error:
-                _settle(taken.job.payload, error)
-            finally:
-                with self._changed:
-                    self._dispatcher.finish(taken, now_ms(), inference_ms)
+                result = error
+            _settle(taken.job.payload, result)
+            with self._changed:
+                self._dispatcher.finish(taken)
 
     def _take(self) -> Assignment | Job | None:
         """Waits for work; None once all is done and the scheduler stops."""
@@ -203,7 +210,7 @@ def _serve(assignment: Assignment) -> Outcome:
     return Outcome(
         scores=scores,
         variant=variant,
-        decision=assignment.decision,
+        assignment=assignment,
         predicted_ms=elapsed + assignment.median_ms,
         bound_ms=elapsed + assignment.bound_ms,
         queue_ms=started - assignment.job.submitted,

@@ -64,8 +64,10 @@ async def classify(
         predictions=predictions,
         latency=latency,
     )
+    content = answer.model_dump_json()
+    service.scheduler.answered(outcome)
     return Response(
-        answer.model_dump_json(),
+        content,
         media_type="application/json",
         headers={"Server-Timing": server_timing(latency)},
     )
