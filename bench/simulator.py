@@ -19,8 +19,9 @@ from model_store.architecture import ALPHAS, RESOLUTIONS, MobileNetSpec
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles
 from model_store.sources import CHECKPOINTS_BY_NAME
 from service.dispatch import Assignment, Dispatcher, Job
-from service.latency import OVERHEAD_MS, Expected, LatencyEstimates
+from service.latency import Expected, LatencyEstimates
 
+_ANSWER_MS = 0.7
 BUDGETS_MS = (15.0, 30.0, 60.0, 120.0, 250.0)
 Floats = npt.NDArray[np.float64]
 
@@ -158,18 +159,18 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
                 continue
             expected = taken.job.expected[taken.index]
             factor = noise[taken.job.payload]
-            service = (expected.decode_ms + expected.inference_ms + OVERHEAD_MS) * factor
+            service = expected.service_ms * factor
             heapq.heappush(ends, (now + service, serial, taken, expected.inference_ms * factor))
             serial += 1
 
     def complete() -> None:
         end, _, done, inference = heapq.heappop(ends)
-        dispatcher.finish(done)
-        dispatcher.answered(done, end, inference)
+        dispatcher.finish(done, end, inference)
+        dispatcher.answered(_ANSWER_MS)
         deadline = done.job.deadline
         if deadline is not None:
-            result.lateness_ms.append(end - deadline)
-        if deadline is None or end <= deadline:
+            result.lateness_ms.append(end + _ANSWER_MS - deadline)
+        if deadline is None or end + _ANSWER_MS <= deadline:
             result.on_time += 1
             result.accuracy += family.top1[done.index]
         else:
@@ -198,7 +199,7 @@ def first_come_first_served(family: Family, index: int, load: Workload, workers:
     rows = zip(load.arrivals, load.budgets, load.decode_ms, load.noise, strict=True)
     for arrival, budget, decode, noise in rows:
         start = max(arrival, heapq.heappop(free))
-        end = start + (decode + family.inference_ms[index] + OVERHEAD_MS) * noise
+        end = start + (decode + family.inference_ms[index] + _ANSWER_MS) * noise
         heapq.heappush(free, end)
         if end - arrival <= budget:
             result.on_time += 1
@@ -210,7 +211,7 @@ def first_come_first_served(family: Family, index: int, load: Workload, workers:
 
 def capacity_per_s(family: Family, index: int, workers: int = 2, decode_ms: float = 2.6) -> float:
     """Requests a second that one static variant keeps up with."""
-    return workers * 1e3 / (family.inference_ms[index] + decode_ms + OVERHEAD_MS)
+    return workers * 1e3 / (family.inference_ms[index] + decode_ms)
 
 
 def trace(path: Path, rate_per_s: float, seconds: float) -> Floats:

@@ -53,7 +53,8 @@ class Job:
 class Assignment:
     """A job that a worker shall run now with variant `index`.
 
-    `median_ms` and `bound_ms` are the service time that is expected: half, and almost all, take no longer.
+    `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
+    all, take no longer.
     """
 
     job: Job
@@ -98,7 +99,7 @@ class Dispatcher:
 
     def idle_fastest_ms(self, job: Job) -> float:
         """What the job takes at least on an idle device."""
-        return min(self.estimates.bounds_ms(self._allowed(job)))
+        return min(self.estimates.bounds_ms(self._allowed(job))) + self.estimates.answer.bound
 
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
@@ -129,10 +130,10 @@ class Dispatcher:
             if job.deadline is None or job.late or job.pinned is not None:
                 return self._assign_patient(job, now)
             costs = self.estimates.bounds_ms(job.expected)
-            slack = job.deadline - now
+            slack = self._slack(job, now)
             if costs[job.fastest] > slack:
                 if job.reject_late:
-                    if slack <= 0:
+                    if now >= job.deadline:
                         return job
                 elif self._queue:
                     # It cannot be on time any more, while others can: they go first.
@@ -141,17 +142,19 @@ class Dispatcher:
                     self._push(job)
                     continue
             allowance = max(costs[job.efficient], self._allowance(slack, costs[job.fastest], now))
-            choice = planner.choose(costs, slack, job.deadline - job.submitted, allowance)
+            choice = planner.choose(costs, slack, self._slack(job, job.submitted), allowance)
             return self._assign(job, choice.index, choice.decision, costs[choice.index], now)
         return None
 
-    def finish(self, done: Assignment) -> None:
-        """The worker is free again."""
+    def finish(self, done: Assignment, now: float, inference_ms: float | None) -> None:
+        """The worker is free again; `inference_ms` is None when the job failed and teaches nothing."""
         self._running.pop(done.job, None)
+        if inference_ms is not None:
+            self.estimates.observe(done.job.expected[done.index], now - done.started, inference_ms)
 
-    def answered(self, done: Assignment, now: float, inference_ms: float) -> None:
-        """The answer starts to leave: the estimates learn from it."""
-        self.estimates.observe(done.job.expected[done.index], now - done.started, inference_ms)
+    def answered(self, delay_ms: float) -> None:
+        """The answer starts to leave, so long after its worker was done."""
+        self.estimates.answer.add(delay_ms)
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""
@@ -190,24 +193,31 @@ class Dispatcher:
             index, decision = 0, "unbounded"
         else:
             index = job.fastest
-            idle = self.estimates.bound_ms(job.expected[index]) <= job.deadline - job.submitted
+            idle = self.estimates.bound_ms(job.expected[index]) <= self._slack(job, job.submitted)
             decision = "degraded" if idle else "infeasible"
         return self._assign(job, index, decision, self.estimates.bound_ms(job.expected[index]), now)
 
     def _assign(self, job: Job, index: int, decision: Decision, bound: float, now: float) -> Assignment:
         median = self.estimates.median_ms(job.expected[index])
         self._running[job] = now + median
-        return Assignment(job, index, decision, now, median, bound)
+        answer = self.estimates.answer
+        return Assignment(job, index, decision, now, median + answer.median, bound + answer.bound)
 
     def _allowance(self, slack: float, fastest: float, now: float) -> float:
         """The most that the job at hand may take for the sake of those behind it and those to come."""
         slacks = [slack]
         for _, _, other in self._queue[:_LOOK_AHEAD]:
             if other.deadline is not None and not other.late:
-                slacks.append(other.deadline - now)
+                slacks.append(self._slack(other, now))
         common = planner.common_cost(slacks, self.workers, fastest)
         # Means fill the workers' time, while costs are bounds.
         return min(common, planner.steady_cost(self._rate(now), self.workers) * self.estimates.spread)
+
+    def _slack(self, job: Job, now: float) -> float:
+        """What a worker may take at most, if it starts now, for the answer to leave in time."""
+        if job.deadline is None:
+            return math.inf
+        return job.deadline - now - self.estimates.answer.bound
 
     def _rate(self, now: float) -> float:
         """Arrivals a millisecond, over the latest ones."""
@@ -235,6 +245,6 @@ class Dispatcher:
         return planner.lateness_ms(self._demand(job, now), ahead_ms, behind, self.workers)
 
     def _demand(self, job: Job, now: float) -> planner.Demand:
-        slack = math.inf if job.deadline is None else job.deadline - now
+        slack = self._slack(job, now)
         fastest = self.estimates.bound_ms(job.expected[job.fastest])
         return planner.Demand(slack, fastest, self._least_ms(job))

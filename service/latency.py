@@ -15,33 +15,33 @@ from model_store.manifest import Preprocessing
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
 
 CONFIDENCE = 0.95  # the share of answers that shall be no later than the planner assumes
-OVERHEAD_MS = 0.7  # serialising and sending the answer, beside decoding and inference
+_ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
 _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
 _UNKNOWN_SPREAD = 1.25  # of the profile's median, before anything was learned
 
 
-class RatioWindow:
-    """The latest ratios of real to expected time, and their quantiles."""
+class QuantileWindow:
+    """The latest values of something, their median, and the bound that `CONFIDENCE` of them keep."""
 
     __slots__ = ("_latest", "_sorted", "bound", "median")
 
-    def __init__(self) -> None:
+    def __init__(self, median: float = 1.0) -> None:
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
-        self.median = 1.0
-        self.bound = _UNKNOWN_SPREAD
+        self.median = median
+        self.bound = median * _UNKNOWN_SPREAD
 
     def __len__(self) -> int:
         return len(self._latest)
 
-    def add(self, ratio: float) -> None:
+    def add(self, value: float) -> None:
         if len(self._latest) == _WINDOW:
             oldest = self._latest.popleft()
             del self._sorted[bisect.bisect_left(self._sorted, oldest)]
-        self._latest.append(ratio)
-        bisect.insort(self._sorted, ratio)
+        self._latest.append(value)
+        bisect.insort(self._sorted, value)
         count = len(self._sorted)
         self.median = self._sorted[count // 2]
         self.bound = self._sorted[min(count - 1, int(CONFIDENCE * count))]
@@ -61,8 +61,8 @@ class Expected:
 
     @property
     def service_ms(self) -> float:
-        """From the moment a worker takes the picture to the moment the answer starts."""
-        return self.decode_ms + self.inference_ms + OVERHEAD_MS
+        """What a worker needs."""
+        return self.decode_ms + self.inference_ms
 
 
 class LatencyEstimates:
@@ -71,10 +71,11 @@ class LatencyEstimates:
     def __init__(self, profile: DeviceProfile) -> None:
         self._inference: Mapping[str, Quantiles] = profile.inference
         self._decode: Mapping[str, DecodeCost] = profile.decode
-        self._service = {key: RatioWindow() for key in profile.inference}
-        self._runs = {key: RatioWindow() for key in profile.inference}
+        self._service = {key: QuantileWindow() for key in profile.inference}
+        self._runs = {key: QuantileWindow() for key in profile.inference}
         self._seen = dict.fromkeys(profile.inference, 0)
-        self._all = RatioWindow()
+        self._all = QuantileWindow()
+        self.answer = QuantileWindow(_ANSWER_MS)  # from the worker's end to the start of the answer, in ms
         self._count = 0
 
     def expected(self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing) -> Expected:
@@ -83,18 +84,18 @@ class LatencyEstimates:
         return Expected(key, cost.predict_ms(header), self._inference[key].p50)
 
     def median_ms(self, expected: Expected) -> float:
-        """Half of such requests are served within this time."""
+        """A worker needs no more for half of such requests."""
         return expected.service_ms * self._window(expected.key).median
 
     def bound_ms(self, expected: Expected) -> float:
-        """`CONFIDENCE` of such requests are served within this time."""
+        """A worker needs no more for `CONFIDENCE` of such requests."""
         return expected.service_ms * self._window(expected.key).bound
 
     def bounds_ms(self, expected: Sequence[Expected]) -> list[float]:
         return [e.service_ms * self._window(e.key).bound for e in expected]
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
-        """Learns from one answer."""
+        """Learns from one run of a worker."""
         key = expected.key
         ratio = service_ms / expected.service_ms
         if self._count - self._seen[key] > _STALE:
@@ -123,7 +124,7 @@ class LatencyEstimates:
         median = self._inference[key].p50
         return Quantiles(p50=median * runs.median, p95=median * runs.bound)
 
-    def _window(self, key: str) -> RatioWindow:
+    def _window(self, key: str) -> QuantileWindow:
         own = self._service[key]
         fresh = len(own) >= _ENOUGH and self._count - self._seen[key] <= _STALE
         return own if fresh else self._all

@@ -12,7 +12,7 @@ from service.schemas import Decision
 
 # Of the workers' time, what the present arrivals may ask for. Over one, since the queue's own limit
 # (`common_cost`) and refusals bring it down; tuned with bench/simulator.py.
-UTILISATION = 1.05
+UTILISATION = 1.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class Picture:
 class Outcome:
     """Scores [classes], the variant that made them, and the time of each phase in ms.
 
-    `predicted_ms` and `bound_ms` are what was expected in all when the variant was chosen.
+    `predicted_ms` and `bound_ms` are what was expected in all when the variant was chosen, `finished`
+    when the worker was done.
     """
 
     scores: Scores
@@ -54,6 +55,7 @@ class Outcome:
     queue_ms: float
     decode_ms: float
     inference_ms: float
+    finished: float
 
     @property
     def decision(self) -> Decision:
@@ -119,11 +121,12 @@ class Scheduler:
             raise
 
     def answered(self, outcome: Outcome) -> None:
-        """To be called when the answer is about to leave: its real time is what estimates learn."""
-        done, now = outcome.assignment, now_ms()
+        """To be called when the answer is about to leave."""
+        now = now_ms()
         with self._changed:
-            self._dispatcher.answered(done, now, outcome.inference_ms)
-        self._metrics.served(outcome, done.job.deadline is None or now <= done.job.deadline)
+            self._dispatcher.answered(now - outcome.finished)
+        deadline = outcome.assignment.job.deadline
+        self._metrics.served(outcome, deadline is None or now <= deadline)
 
     def expected(self, task: TaskCatalog, header: ImageHeader) -> list[Expected]:
         """What each variant of the task is expected to take for such a picture, before correction."""
@@ -134,9 +137,10 @@ class Scheduler:
         ]
 
     def bounds_ms(self, task: TaskCatalog, header: ImageHeader) -> list[float]:
-        """What the planner reckons with for each variant of the task now."""
+        """What the planner reckons with for each variant of the task now, the answer included."""
         with self._changed:
-            return self._dispatcher.estimates.bounds_ms(self.expected(task, header))
+            estimates = self._dispatcher.estimates
+            return [ms + estimates.answer.bound for ms in estimates.bounds_ms(self.expected(task, header))]
 
     def latencies(self, variant: LoadedVariant) -> tuple[Quantiles, Quantiles | None]:
         """Inference times by the profile, and of the latest runs."""
@@ -175,13 +179,16 @@ class Scheduler:
                     taken.payload, errors.DeadlineExceeded("the deadline passed before a worker was free")
                 )
                 continue
+            result: Outcome | Exception
+            inference_ms = None
             try:
-                result: Outcome | Exception = _serve(taken)
+                result = _serve(taken)
+                inference_ms = result.inference_ms
             except Exception as error:
                 result = error
             _settle(taken.job.payload, result)
             with self._changed:
-                self._dispatcher.finish(taken)
+                self._dispatcher.finish(taken, now_ms(), inference_ms)
 
     def _take(self) -> Assignment | Job | None:
         """Waits for work; None once all is done and the scheduler stops."""
@@ -216,6 +223,7 @@ def _serve(assignment: Assignment) -> Outcome:
         queue_ms=started - assignment.job.submitted,
         decode_ms=decoded - started,
         inference_ms=finished - decoded,
+        finished=finished,
     )
 
 
