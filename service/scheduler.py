@@ -7,6 +7,7 @@ loop. Decoding and inference run on one thread, off the loop, with the lock rele
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from service.metrics import Metrics
 from service.schemas import Decision
 
 log = logging.getLogger(__name__)
+
+_WORKER_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +175,7 @@ class Scheduler:
             raise errors.BudgetInfeasible(picture.budget_ms, fastest_ms)
 
     def _work(self) -> None:
+        _yield_to_the_loop()
         while (taken := self._take()) is not None:
             if isinstance(taken, Job):
                 self._metrics.refused("expired")
@@ -200,6 +204,13 @@ class Scheduler:
                 if self._stopping:
                     return None
                 self._changed.wait()
+
+
+def _yield_to_the_loop() -> None:
+    """Lets the event loop go before this thread when both want a core: requests are read, refused and
+    answered while all cores compute."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _WORKER_NICENESS)
 
 
 def _serve(assignment: Assignment) -> Outcome:
