@@ -41,7 +41,12 @@ def put_folder(staging: Path, target: Path) -> None:
         # nothing for a moment; a writer that dies in it leaves the old folder to be put back by hand.
         old = Path(tempfile.mkdtemp(prefix=f".old-{target.name}-", dir=target.parent))
         os.rename(target, old / target.name)
-        os.rename(staging, target)
+        try:
+            os.rename(staging, target)
+        except BaseException:
+            os.rename(old / target.name, target)
+            old.rmdir()
+            raise
         shutil.rmtree(old)
     _sync(target.parent)
 

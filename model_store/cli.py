@@ -22,16 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is returned, and is that of the console script."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(ModelStore(options.store), options))
+        code = int(options.command(ModelStore(options.store), options))
+        sys.stdout.flush()  # here and not at exit, where no one can catch what it raises
+        return code
+    except BrokenPipeError:  # `model-store table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except _FAILURES as error:
-        print(f"model-store: {error}", file=sys.stderr)
+        print(f"model-store: {_text(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("model-store: interrupted", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `model-store table | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,8 +96,8 @@ def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="bring in weights that you have",
         description="Imports .pb, .tflite, .h5, TensorFlow.js model.json, or an .onnx that fits.",
     )
-    command.add_argument("file", type=Path)
-    command.add_argument("--task", default="imagenet")
+    command.add_argument("file", type=Path, help="the weights, or the folder of a TensorFlow.js model")
+    command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
     command.add_argument("--resolution", type=int, choices=RESOLUTIONS, help="when not the trained one")
     command.add_argument("--licence", default="unknown", help="of the weights, for the manifest")
     command.add_argument("--origin", help="where they come from, for the manifest (default: the file's name)")

@@ -4,10 +4,6 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from model_store.manifest import Accuracy, VariantManifest
 
 
@@ -17,16 +13,22 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: list[tuple[str, str]], rows: list[list[str]]) -> None:
-    """Columns are (title, "left" or "right"). Off a terminal, lines are as long as they need to be."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, side in columns:
-        table.add_column(title, justify="right" if side == "right" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    """Columns are (title, "left" or "right").
+
+    Lines are as long as they need to be, on a terminal too: folded names cannot be copied or searched.
+    """
+    table = [[title for title, _ in columns], *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    sides = [side for _, side in columns]
+    for row in table:
+        cells = zip(row, widths, sides, strict=True)
+        line = "  ".join(cell.rjust(n) if side == "right" else cell.ljust(n) for cell, n, side in cells)
+        print(line.rstrip())
+
+
+def printable(text: str) -> str:
+    """One line without control characters: manifests and names come from anywhere."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def percent(value: float) -> str:

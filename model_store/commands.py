@@ -14,6 +14,7 @@ from model_store.cli_output import (
     percent,
     print_json,
     print_table,
+    printable,
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
@@ -92,18 +93,19 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
                 raise ModelUnusable(f"{session.classes} classes, but {labels} labels")
             problem = None
         except (StoreError, ModelUnusable) as error:
-            problem = str(error)
+            problem = str(error).removeprefix(f"{v.id} of {v.task}: ")
         results.append({"task": v.task, "id": v.id, "ok": problem is None, "problem": problem})
     bad = [r for r in results if not r["ok"]]
     if options.json:
         print_json({"store": str(store.root), "ok": bool(results) and not bad, "variants": results})
     else:
         for r in results:
-            print(f"{'ok     ' if r['ok'] else 'REFUSED'} {r['task']}/{r['id']}")
+            name = printable(f"{r['task']}/{r['id']}")
+            print(f"ok      {name}" if r["ok"] else f"REFUSED {name}: {printable(str(r['problem']))}")
     if not results:
         raise StoreError(f"the store {store.root} has no variants to verify")
     if bad:
-        raise StoreError("; ".join(str(r["problem"]) for r in bad))
+        raise StoreError(f"{len(bad)} of {len(results)} variants refused")
     return 0
 
 
@@ -165,6 +167,8 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
 def profile(store: ModelStore, options: argparse.Namespace) -> int:
     rows, reports = [], []
     variants = _variants(store, options.task)
+    if not variants:
+        raise StoreError(f"the store {store.root} has no variants to measure")
     with track("profile", len(variants), unit="variants") as tracker:
         for done, v in enumerate(variants):
             manifest, session = _open(store, v.task, v.id)
@@ -234,7 +238,9 @@ def _chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]
     known = [v.id for v in store.variants(task)]
     unknown = [name for name in wanted or [] if name not in known]
     if unknown:
-        raise StoreError(f"no variant {unknown[0]!r} of {task}; the store has: {', '.join(known)}")
+        raise StoreError(f"no variant {unknown[0]!r} of {task}; the store has: {', '.join(known) or 'none'}")
+    if not known:
+        raise StoreError(f"{task} of the store {store.root} has no variants to measure")
     return wanted or known
 
 

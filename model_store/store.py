@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from model_store import atomic
-from model_store.manifest import TaskManifest, VariantManifest, parse_variant_id
+from model_store.manifest import TaskManifest, VariantManifest, is_variant_id
 
 MODEL_PATH = Path("1") / "model.onnx"  # Triton's layout: version 1
 _STAGING_PREFIX = ".staging-"
@@ -92,29 +92,29 @@ class ModelStore:
     def open(self, task: str, variant: str) -> tuple[VariantManifest, bytes]:
         """The manifest and the bytes of `model.onnx`, which match its sha256.
 
-        Raises VariantCorrupt, with the variant's name. Reads once more when the two disagree, since
-        the variant may have been replaced between one read and the other.
+        Raises VariantCorrupt, with the variant's name. Reads again when the two disagree and the variant
+        was replaced between one read and the other.
         """
         path = self.root / task / variant
-        for last_try in (False, True):
-            found = self._inspect(task, path)
-            if found.manifest is None:
-                raise VariantCorrupt(f"{variant} of {task}: {found.problem}")
-            try:
-                model = (path / MODEL_PATH).read_bytes()
-            except OSError as error:
-                problem = f"model.onnx cannot be read ({error.strerror})"
-            else:
-                digest = hashlib.sha256(model).hexdigest()
-                if digest == found.manifest.sha256:
-                    return found.manifest, model
-                problem = (
-                    f"model.onnx does not match its manifest: sha256 {digest[:12]}..., "
-                    f"expected {found.manifest.sha256[:12]}..."
-                )
-            if last_try:
-                raise VariantCorrupt(f"{variant} of {task}: {problem}; pull or import it again to mend it")
-        raise AssertionError("unreachable")
+        found = self._inspect(task, path)
+        while True:
+            problem = found.problem
+            if found.manifest is not None:
+                try:
+                    model = (path / MODEL_PATH).read_bytes()
+                except OSError as error:
+                    problem = f"model.onnx cannot be read ({error.strerror})"
+                else:
+                    digest = hashlib.sha256(model).hexdigest()
+                    if digest == found.manifest.sha256:
+                        return found.manifest, model
+                    problem = (
+                        f"model.onnx does not match its manifest: sha256 {digest[:12]}..., expected "
+                        f"{found.manifest.sha256[:12]}...; pull or import it again to mend it"
+                    )
+            before, found = found, self._inspect(task, path)
+            if found == before:
+                raise VariantCorrupt(f"{variant} of {task}: {problem}")
 
     def digest(self) -> str:
         """Changes whenever a task or a variant's model does; measured accuracies do not count."""
@@ -140,13 +140,13 @@ class ModelStore:
         if hashlib.sha256(model).hexdigest() != manifest.sha256:
             raise StoreError(f"the model of {manifest.id} does not match its manifest's sha256")
         folder = self.root / manifest.task
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=folder))
-        staging.chmod(0o755)
-        descriptor = os.open(staging, os.O_RDONLY)
-        try:
+        with self._locked(folder):  # or another writer takes it for abandoned before it is marked
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=folder))
+            descriptor = os.open(staging, os.O_RDONLY)
             # The lock marks the folder as alive; it goes with the process that holds it.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            staging.chmod(0o755)
             (staging / MODEL_PATH).parent.mkdir()
             atomic.write(staging / MODEL_PATH, model)
             atomic.write(staging / "variant.json", _json(manifest))
@@ -170,7 +170,6 @@ class ModelStore:
     def _inspect(self, task: str, path: Path) -> StoredVariant:
         manifest, problem = None, None
         try:
-            parse_variant_id(path.name)
             manifest = VariantManifest.model_validate_json((path / "variant.json").read_bytes())
             if (manifest.task, manifest.id) != (task, path.name):
                 problem = f"its manifest is that of {manifest.task}/{manifest.id}"
@@ -180,12 +179,14 @@ class ModelStore:
             problem = "variant.json is missing" if path.is_dir() else "there is no such variant"
         except (OSError, ValueError) as error:  # ValidationError is a ValueError
             problem = f"variant.json cannot be read: {_first_line(error)}"
+        if path.is_dir() and not is_variant_id(path.name):
+            problem = f"{path.name!r} is not a variant id, as mobilenet_v1_0.5_160_fp32 is"
         return StoredVariant(path.name, task, path, None if problem else manifest, problem)
 
     def _lines(self, task: TaskManifest, name: str) -> list[str]:
         path = self.root / task.name / name
         try:
-            lines = path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{name} of {task.name!r} cannot be read: {error}") from None
         if len(lines) != task.classes:
@@ -224,5 +225,5 @@ def _json(manifest: BaseModel) -> bytes:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
     return str(error).partition("\n")[0]
