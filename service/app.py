@@ -8,6 +8,7 @@ straight to its size and runs it, and the route answers.
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -16,8 +17,9 @@ from starlette.exceptions import HTTPException
 
 from service import errors
 from service.middleware import RequestContext
+from service.raw_runs import RawRuns
 from service.responses import on_http_exception, on_invalid_parameters, on_problem
-from service.routes import catalog, classify, health, metrics
+from service.routes import catalog, classify, demo, health, metrics, open_inference
 from service.settings import Settings
 from service.state import Service
 
@@ -32,6 +34,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # A thread that computes in Python gives the interpreter to the loop sooner than after 5 ms.
+        sys.setswitchinterval(0.0005)
         # Loading takes seconds; meanwhile /livez and /readyz answer.
         starting = asyncio.create_task(asyncio.to_thread(service.start))
         try:
@@ -50,10 +54,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.raw_runs = RawRuns()
     app.add_middleware(RequestContext)
     app.add_exception_handler(errors.Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_invalid_parameters)
-    for module in (classify, catalog, health, metrics):
+    for module in (classify, catalog, health, metrics, open_inference, demo):
         app.include_router(module.router)
     return app

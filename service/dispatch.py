@@ -205,6 +205,8 @@ class Dispatcher:
 
     def _allowance(self, slack: float, fastest: float, now: float) -> float:
         """The most that the job at hand may take for the sake of those behind it and those to come."""
+        if not self._queue and not self._running:
+            return math.inf  # nobody to step aside for, whatever came before
         slacks = [slack]
         for _, _, other in self._queue[:_LOOK_AHEAD]:
             if other.deadline is not None and not other.late:

@@ -35,7 +35,7 @@ async def read_picture(request: Request, max_bytes: int) -> bytes:
     accepted = media_type in _UNTYPED or media_type == _MULTIPART or media_type.startswith("image/")
     if not accepted:
         raise _unsupported(f"the content type is {media_type!r}")
-    body = await _read_body(request, max_bytes)
+    body = await read_body(request, max_bytes)
     return await _image_part(request, body) if media_type == _MULTIPART else body
 
 
@@ -56,7 +56,8 @@ def check_picture(data: bytes, max_pixels: int) -> ImageHeader:
         raise errors.UnreadableImage(str(error)) from None
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body as it came. Raises BodyTooLarge before more is read."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise errors.BodyTooLarge(max_bytes)

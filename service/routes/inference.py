@@ -1,0 +1,81 @@
+"""What every way to ask for an inference shares: the budget, the wait, and the account of the time."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastapi import Request
+
+from service import errors
+from service.scheduler import Outcome, Picture, Scheduler, now_ms
+from service.schemas import Latency
+
+
+class Timed(Protocol):
+    """What an outcome tells of its time, in ms; see `Outcome`."""
+
+    @property
+    def predicted_ms(self) -> float: ...
+    @property
+    def bound_ms(self) -> float: ...
+    @property
+    def queue_ms(self) -> float: ...
+    @property
+    def decode_ms(self) -> float: ...
+    @property
+    def inference_ms(self) -> float: ...
+
+
+def resolve_budget_ms(
+    tiers: Mapping[str, float], latency_budget_ms: float | None, tier: str | None
+) -> float | None:
+    """The budget that was given, as a number or by its name; None without one."""
+    if tier is None:
+        return latency_budget_ms
+    if latency_budget_ms is not None:
+        raise errors.InvalidParameter("tier", "give latency_budget_ms or tier, not both")
+    if tier not in tiers:
+        known = ", ".join(tiers)
+        raise errors.InvalidParameter("tier", f"there is no tier {tier!r}; known: {known}", known=list(tiers))
+    return tiers[tier]
+
+
+async def run_while_connected(scheduler: Scheduler, picture: Picture, request: Request) -> Outcome:
+    """Waits for the outcome; a client that leaves gives its place in the queue back."""
+    work = asyncio.ensure_future(scheduler.run(picture))
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise errors.MalformedRequest("the client left before the answer")
+        return work.result()
+    finally:
+        for task in (work, gone):
+            task.cancel()
+
+
+def account(outcome: Timed, budget_ms: float | None, arrival: float, received: float) -> Latency:
+    """Where the time went until now. `arrival` and `received` are of `now_ms`."""
+    total_ms = now_ms() - arrival
+    return Latency(
+        budget_ms=budget_ms,
+        predicted_ms=round(outcome.predicted_ms, 3),
+        bound_ms=round(outcome.bound_ms, 3),
+        total_ms=round(total_ms, 3),
+        receive_ms=round(received - arrival, 3),
+        queue_ms=round(outcome.queue_ms, 3),
+        decode_ms=round(outcome.decode_ms, 3),
+        inference_ms=round(outcome.inference_ms, 3),
+        met=budget_ms is None or total_ms <= budget_ms,
+    )
+
+
+def server_timing(latency: Latency) -> str:
+    """The phases as in the body, for browsers and proxies."""
+    phases = ("receive", "queue", "decode", "inference", "total")
+    return ", ".join(f"{name};dur={getattr(latency, f'{name}_ms')}" for name in phases)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

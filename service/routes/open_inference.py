@@ -1,0 +1,189 @@
+"""`/v2/...`: the Open Inference Protocol (KServe V2, REST), for clients that speak it already.
+
+A model is a task, and then the latency budget chooses the variant, or a variant by its id.
+"""
+
+from collections.abc import Callable, Coroutine
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from service import errors
+from service.catalog import LoadedVariant, TaskCatalog
+from service.open_inference import (
+    VERSION,
+    InferResponse,
+    ModelMetadata,
+    ModelReady,
+    ServerMetadata,
+    check_shape,
+    encoded_picture,
+    model_metadata,
+    output_tensor,
+    parse,
+    response_parameters,
+)
+from service.raw_runs import RawOutcome, RawRuns
+from service.routes.dependencies import GUARDS, ServiceDep
+from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
+from service.scheduler import Outcome, Picture, now_ms
+from service.state import Service
+from service.uploads import check_picture, read_body
+
+_NAME = "mobilenet-service"
+_DEFAULT_TASK = "imagenet"  # whose variant an id means that several tasks have
+
+
+class _ProtocolRoute(APIRoute):
+    """Tells problems in the protocol's own form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_protocol(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except errors.Problem as problem:
+                return JSONResponse({"error": problem.detail}, problem.status, problem.headers)
+
+        return handle_protocol
+
+
+_EXAMPLE = {
+    "parameters": {"latency_budget_ms": 50},
+    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64 of a picture>"]}],
+}
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}},
+}
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=_ProtocolRoute)
+
+
+async def _raw_runs(request: Request) -> RawRuns:
+    raw_runs: RawRuns = request.app.state.raw_runs
+    return raw_runs
+
+
+async def _check_version(request: Request) -> None:
+    given = request.path_params.get("version", VERSION)
+    if given != VERSION:
+        raise errors.NotFound(f"there is no version {given!r}; every model has version {VERSION}")
+
+
+_MODEL = [*GUARDS, Depends(_check_version)]
+
+
+@router.get("", response_model=ServerMetadata)
+async def server_metadata() -> ServerMetadata:
+    """No extensions: tensors are JSON, the binary form is not served."""
+    return ServerMetadata(name=_NAME, version=version(_NAME), extensions=[])
+
+
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    return {"live": True}
+
+
+@router.get("/health/ready")
+async def ready(service: ServiceDep) -> JSONResponse:
+    is_ready = service.phase == "ready"
+    return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+
+@router.get("/models/{name}/versions/{version}", dependencies=_MODEL, include_in_schema=False)
+@router.get("/models/{name}", response_model=ModelMetadata, dependencies=_MODEL)
+async def metadata(name: str, service: ServiceDep) -> Response:
+    """What the model takes and gives. A variant also takes encoded pictures, as its task does."""
+    task, variant = _model(service, name)
+    resolution = variant.manifest.resolution if variant else None
+    return _json(model_metadata(name, len(task.labels), resolution))
+
+
+@router.get("/models/{name}/versions/{version}/ready", dependencies=_MODEL, include_in_schema=False)
+@router.get("/models/{name}/ready", response_model=ModelReady, dependencies=_MODEL)
+async def model_ready(name: str, service: ServiceDep) -> Response:
+    """503 while the service starts or drains, and for a variant of the store that cannot serve."""
+    try:
+        service.check_ready()
+        _model(service, name)
+    except errors.NotReady as problem:
+        return _json(ModelReady(name=name, ready=False), problem.status, problem.headers)
+    return _json(ModelReady(name=name, ready=True))
+
+
+@router.post("/models/{name}/versions/{version}/infer", dependencies=_MODEL, include_in_schema=False)
+@router.post(
+    "/models/{name}/infer",
+    response_model=InferResponse,
+    dependencies=_MODEL,
+    openapi_extra={"requestBody": _BODY},
+)
+async def infer(
+    name: str, request: Request, service: ServiceDep, raw_runs: Annotated[RawRuns, Depends(_raw_runs)]
+) -> Response:
+    """Scores of one encoded picture (BYTES), or of up to 8 pictures as a variant sees them (UINT8)."""
+    arrival: float = request.state.arrival
+    task, variant = _model(service, name)
+    if "inference-header-content-length" in request.headers:
+        raise errors.UnsupportedMediaType("the binary tensor extension is not served; send tensors as JSON")
+    asked = parse(await read_body(request, service.settings.max_body_bytes))
+    wishes, tensor = asked.parameters, asked.inputs[0]
+    budget_ms = resolve_budget_ms(service.settings.tiers, wishes.latency_budget_ms, wishes.tier)
+    reject_late = wishes.on_miss == "reject"
+    outcome: Outcome | RawOutcome
+    if tensor.datatype == "BYTES":
+        data = encoded_picture(tensor)
+        header = check_picture(data, service.settings.max_pixels)
+        received = now_ms()
+        picture = Picture(task, data, header, arrival, budget_ms, variant, reject_late)
+        outcome = await run_while_connected(service.scheduler, picture, request)
+    elif variant is None:
+        raise errors.InvalidParameter(
+            "image", f"{name!r} takes BYTES, as each variant has its size; for UINT8 name a variant"
+        )
+    else:
+        check_shape(tensor, variant.manifest.resolution)
+        received = now_ms()
+        limit_ms = budget_ms if reject_late else None
+        outcome = await raw_runs.run(service.scheduler, variant, tensor, arrival, limit_ms)
+    latency = account(outcome, budget_ms, arrival, received)
+    answer = InferResponse(
+        model_name=name,
+        model_version=VERSION,
+        id=asked.id,
+        parameters=response_parameters(outcome.variant.id, outcome.decision, latency),
+        outputs=[output_tensor(outcome.scores.reshape(-1, len(task.labels)))],
+    )
+    response = _json(answer, headers={"Server-Timing": server_timing(latency)})
+    if isinstance(outcome, Outcome):
+        service.scheduler.answered(outcome)
+    return response
+
+
+def _model(service: Service, name: str) -> tuple[TaskCatalog, LoadedVariant | None]:
+    """The task of this name, or the variant of this id with its task. Raises NotFound or NotReady."""
+    catalog = service.catalog
+    if name in catalog.tasks:
+        return service.task(name), None
+    tasks = sorted(catalog.tasks, key=lambda task: (task != _DEFAULT_TASK, task))
+    for task in (catalog.tasks[t] for t in tasks):
+        if variant := task.find(name):
+            return task, variant
+    if any(refused.id == name for refused in catalog.refused):
+        raise errors.NotReady(f"the variant {name!r} cannot serve; GET /v1/variants says why")
+    known = ", ".join([*tasks, *sorted({v.id for v in catalog.variants()})])
+    raise errors.NotFound(f"there is no model {name!r}; known: {known or 'none'}")
+
+
+def _json(
+    answer: InferResponse | ModelMetadata | ModelReady,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    body = answer.model_dump_json(exclude_none=True)
+    return Response(body, status, headers=headers, media_type="application/json")
