@@ -19,9 +19,8 @@ from model_store.architecture import ALPHAS, RESOLUTIONS, MobileNetSpec
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles
 from model_store.sources import CHECKPOINTS_BY_NAME
 from service.dispatch import Assignment, Dispatcher, Job
-from service.latency import Expected, LatencyEstimates
+from service.latency import ANSWER_MS, Expected, LatencyEstimates
 
-_ANSWER_MS = 0.7
 BUDGETS_MS = (15.0, 30.0, 60.0, 120.0, 250.0)
 Floats = npt.NDArray[np.float64]
 
@@ -166,11 +165,11 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
     def complete() -> None:
         end, _, done, inference = heapq.heappop(ends)
         dispatcher.finish(done, end, inference)
-        dispatcher.answered(_ANSWER_MS)
+        dispatcher.answered(ANSWER_MS)
         deadline = done.job.deadline
         if deadline is not None:
-            result.lateness_ms.append(end + _ANSWER_MS - deadline)
-        if deadline is None or end + _ANSWER_MS <= deadline:
+            result.lateness_ms.append(end + ANSWER_MS - deadline)
+        if deadline is None or end + ANSWER_MS <= deadline:
             result.on_time += 1
             result.accuracy += family.top1[done.index]
         else:
@@ -199,7 +198,7 @@ def first_come_first_served(family: Family, index: int, load: Workload, workers:
     rows = zip(load.arrivals, load.budgets, load.decode_ms, load.noise, strict=True)
     for arrival, budget, decode, noise in rows:
         start = max(arrival, heapq.heappop(free))
-        end = start + (decode + family.inference_ms[index] + _ANSWER_MS) * noise
+        end = start + (decode + family.inference_ms[index] + ANSWER_MS) * noise
         heapq.heappush(free, end)
         if end - arrival <= budget:
             result.on_time += 1

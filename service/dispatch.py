@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service import planner
-from service.latency import Expected, LatencyEstimates
+from service.latency import ANSWER_MS, Expected, LatencyEstimates
 from service.schemas import Decision
 
 # A request without a budget is due as if it had this one: after those in a hurry, but not for ever.
@@ -98,8 +98,8 @@ class Dispatcher:
         return len(self._running)
 
     def idle_fastest_ms(self, job: Job) -> float:
-        """What the job takes at least on an idle device."""
-        return min(self.estimates.bounds_ms(self._allowed(job))) + self.estimates.answer.bound
+        """What the job takes at least on an idle device: by the profile, whatever load has taught since."""
+        return min(expected.service_ms for expected in self._allowed(job)) + ANSWER_MS
 
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline

@@ -15,7 +15,7 @@ from model_store.manifest import Preprocessing
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
 
 CONFIDENCE = 0.95  # the share of answers that shall be no later than the planner assumes
-_ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
+ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
 _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
@@ -75,7 +75,7 @@ class LatencyEstimates:
         self._runs = {key: QuantileWindow() for key in profile.inference}
         self._seen = dict.fromkeys(profile.inference, 0)
         self._all = QuantileWindow()
-        self.answer = QuantileWindow(_ANSWER_MS)  # from the worker's end to the start of the answer, in ms
+        self.answer = QuantileWindow(ANSWER_MS)  # from the worker's end to the start of the answer, in ms
         self._count = 0
 
     def expected(self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing) -> Expected:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from service.schemas import Decision
 
-# Of the workers' time, what the present arrivals may ask for. Over one, since the queue's own limit
-# (`common_cost`) and refusals bring it down; tuned with bench/simulator.py.
+# Of the workers' time, what the present arrivals may ask for. Over one, since variants come in steps and the
+# queue's own limit (`common_cost`) brings it down. Tuned with bench/simulator.py.
 UTILISATION = 1.1
 
 
