@@ -130,10 +130,11 @@ class _Part:
         start = self.size if response.status == 206 else 0
         total = _total(response, start)
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        self._validator_path.write_text(json.dumps(validator))
         with self._path.open("r+b" if start else "wb") as file:
             file.seek(start)
             file.truncate()
+            # Only now: beside the bytes of another file, it would vouch for them.
+            self._validator_path.write_text(json.dumps(validator))
             done = _copy(response, file, start, total, tracker)
         return total is None or done == total
 

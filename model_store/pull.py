@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model_store import atomic, build, package_index, tasks
 from model_store.download import DownloadError, Unreachable, fetch, read_member
-from model_store.manifest import Accuracy, TaskManifest, VariantManifest
+from model_store.manifest import Accuracy, TaskManifest, VariantManifest, variant_id
 from model_store.progress import track
 from model_store.sources import (
     CHECKPOINTS_BY_NAME,
@@ -25,7 +25,7 @@ from model_store.sources import (
     Checkpoint,
     IndexSource,
 )
-from model_store.store import ModelStore
+from model_store.store import ModelStore, StoreError
 
 _MAX_MEMBER_BYTES = 64 << 20  # the largest frozen graph of the family has 17 MB
 
@@ -82,6 +82,8 @@ def _pull_checkpoint(
 ) -> VariantManifest:
     archive = folder / checkpoint.archive
     url = checkpoint.url(base_url)
+    if checkpoint.quantized:
+        _check_no_float_variant(store, task, checkpoint)
     if not archive.exists():
         with track(checkpoint.archive, None, unit="bytes") as tracker:
             fetch(url, archive, tracker=tracker)
@@ -103,6 +105,21 @@ def _pull_checkpoint(
         archive.unlink(missing_ok=True)  # a bad one must not be met again
     checksums.record(name, digest)
     return manifest
+
+
+def _check_no_float_variant(store: ModelStore, task: TaskManifest, checkpoint: Checkpoint) -> None:
+    """A dequantised checkpoint would take the place of more accurate float weights of the same shape."""
+    wanted = variant_id(checkpoint.alpha, checkpoint.resolution, "fp32")
+    for found in store.variants(task.name):
+        if (
+            found.id == wanted
+            and found.manifest
+            and not found.manifest.origin.location.endswith("_quant.tgz")
+        ):
+            raise StoreError(
+                f"{wanted} is there already, from float weights, which are more accurate than "
+                f"{checkpoint.name} dequantised; remove its folder first if that is what you want"
+            )
 
 
 def _pull_fallback(
@@ -153,8 +170,8 @@ def _pull_fallback(
 def published_accuracy(checkpoint: Checkpoint) -> Accuracy:
     """The official figures of a checkpoint as fractions."""
     return Accuracy(
-        top1=checkpoint.top1 / 100,
-        top5=checkpoint.top5 / 100,
+        top1=round(checkpoint.top1 / 100, 4),
+        top5=round(checkpoint.top5 / 100, 4),
         source="published",
         dataset=PUBLISHED_DATASET,
         pictures=50_000,
