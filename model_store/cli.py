@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the work failed (one line on stderr), 2 wrong usage.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from model_store import commands
 from model_store.architecture import RESOLUTIONS
+from model_store.cli_output import printable
 from model_store.sources import OFFICIAL_BASE_URL
 from model_store.store import ModelStore
 
@@ -21,24 +23,37 @@ _FAILURES = commands.FAILURES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is returned, and is that of the console script."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # "±" on a terminal that is not UTF-8
+    code = _run(options)
     try:
-        code = int(options.command(ModelStore(options.store), options))
         sys.stdout.flush()  # here and not at exit, where no one can catch what it raises
-        return code
-    except BrokenPipeError:  # `model-store table | head`
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            return _fail(_text(error))
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return int(options.command(ModelStore(options.store), options))
+    except BrokenPipeError:  # `model-store table | head`
         return 0
     except _FAILURES as error:
-        print(f"model-store: {_text(error)}", file=sys.stderr)
-        return 1
+        return _fail(_text(error))
     except KeyboardInterrupt:
-        print("model-store: interrupted", file=sys.stderr)
-        return 1
+        return _fail("interrupted")
+
+
+def _fail(reason: str) -> int:
+    print(f"model-store: {printable(reason)}", file=sys.stderr)
+    return 1
 
 
 def _text(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
@@ -74,6 +89,7 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument(
         "checkpoints",
         nargs="*",
+        default=[],  # or argparse calls it required
         metavar="CHECKPOINT",
         help="as in the official table: 0.5_160, or 0.5_160_quant (dequantised to fp32)",
     )

@@ -49,8 +49,7 @@ def list_variants(store: ModelStore, options: argparse.Namespace) -> int:
         ],
         [_row(v) for v in found],
     )  # fmt: skip
-    if any(v.manifest and v.manifest.accuracy and v.manifest.accuracy.source == "measured" for v in found):
-        print("~ measured on a set of its own, not the published figure (see --json)")
+    _explain_tilde([v.manifest for v in found if v.manifest])
     return 0
 
 
@@ -277,4 +276,11 @@ def _report_installed(
         print_json({"installed": installed, "fallback": fallback})
         return
     for m in manifests:
-        print(f"installed {m.task}/{m.id}, top-1 {accuracy_text(m.accuracy)} % ({origin_text(m)})")
+        top1 = f", top-1 {accuracy_text(m.accuracy)} %" if m.accuracy else ""
+        print(f"installed {m.task}/{m.id}{top1} ({origin_text(m)})")
+    _explain_tilde(manifests)
+
+
+def _explain_tilde(manifests: list[VariantManifest]) -> None:
+    if any(m.accuracy and m.accuracy.source == "measured" for m in manifests):
+        print("~ measured on a set of its own, not the published figure (see --json)")

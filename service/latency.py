@@ -45,6 +45,8 @@ class QuantileWindow:
         count = len(self._sorted)
         self.median = self._sorted[count // 2]
         self.bound = self._sorted[min(count - 1, int(CONFIDENCE * count))]
+        if count < _ENOUGH:  # too few to have seen the slow ones
+            self.bound = max(self.bound, self.median * _UNKNOWN_SPREAD)
 
     def clear(self) -> None:
         self._latest.clear()

@@ -19,7 +19,10 @@ _DAMAGE = (
 
 def load(path: Path) -> NetworkWeights:
     """Reads the model whose `model.json` (or folder) is `path`. Raises WeightsError."""
-    path = path / "model.json" if path.is_dir() else path
+    if path.is_dir():
+        folder, path = path, path / "model.json"
+        if not path.is_file():
+            raise WeightsError(f"the folder {folder} has no model.json of TensorFlow.js")
     try:
         model = json.loads(path.read_bytes())
         topology, manifest = model["modelTopology"], model["weightsManifest"]

@@ -3,12 +3,14 @@
 import hashlib
 import io
 import socket
+import ssl
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Self
 
 
@@ -47,6 +49,7 @@ class Server:
     pages: dict[str, Page] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     ranges: bool = True
+    certificate: Path | None = None  # with its key in one file: the server speaks TLS
     longest_range: int | None = None  # a part is cut to so many bytes, and says so
     received: list[Received] = field(default_factory=list)
     body_bytes: int = 0  # sent so far, headers not counted
@@ -54,6 +57,13 @@ class Server:
     def __enter__(self) -> Self:
         self._closing = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            # The handshake is the handler's, or one client that gives up would stop all.
+            self._http.socket = context.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._http.daemon_threads = False  # closing waits for them: no socket is left open
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
         self._thread.start()
@@ -67,7 +77,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
@@ -85,6 +95,10 @@ class Server:
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            with suppress(ssl.SSLError):  # a client that does not trust the certificate leaves
+                super().handle()
+
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             server.received.append(Received(self.path, headers))
@@ -165,3 +179,16 @@ def tar_gz(members: Mapping[str, bytes], *, links: Mapping[str, str] | None = No
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def official(graph: bytes, name: str) -> dict[str, bytes]:
+    """What an official archive holds; of the checkpoint and the rest, which are not read, a few bytes."""
+    return {
+        f"./{name}.ckpt.data-00000-of-00001": bytes(5000),
+        f"./{name}.ckpt.index": b"index",
+        f"./{name}.ckpt.meta": b"meta",
+        f"./{name}_eval.pbtxt": b"node {}",
+        f"./{name}_frozen.pb": graph,
+        f"./{name}_info.txt": f"Model: {name}".encode(),
+        f"./{name}.tflite": b"TFL3",
+    }

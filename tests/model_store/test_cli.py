@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 import onnxruntime
@@ -22,6 +23,7 @@ from model_store.manifest import Accuracy, Preprocessing
 from model_store.runtime import OnnxSession
 from model_store.sources import OFFICIAL_CHECKPOINTS
 from model_store.store import ModelStore
+from tests.model_store.console import Console, program
 from tests.model_store.weight_files import write_keras
 from tests.networks import RandomNetwork
 
@@ -54,50 +56,9 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-class Console:
-    """Runs commands, and gives what they print."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self._capture = capture
-
-    def __call__(self, *arguments: object, code: int = 0) -> tuple[list[str], list[str]]:
-        """Lines on stdout and on stderr of a command that ends with `code`."""
-        assert cli.main([str(a) for a in arguments]) == code
-        out, err = self._capture.readouterr()
-        return out.splitlines(), err.splitlines()
-
-    def json(self, *arguments: object, code: int = 0) -> Any:
-        """What stdout holds; nothing but JSON."""
-        out, _ = self(*arguments, "--json", code=code)
-        return json.loads("\n".join(out))
-
-    def failure(self, *arguments: object) -> str:
-        """The one line on stderr."""
-        out, err = self(*arguments, code=1)
-        assert out == []
-        (line,) = err
-        assert line.startswith("model-store: ")
-        return line
-
-    def usage_error(self, *arguments: str) -> str:
-        with pytest.raises(SystemExit) as end:
-            cli.main(arguments)
-        assert end.value.code == 2
-        out, err = self._capture.readouterr()
-        assert out == ""
-        return err
-
-
 @pytest.fixture
 def console(capsys: pytest.CaptureFixture[str]) -> Console:
     return Console(capsys)
-
-
-def program(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The installed console script's process."""
-    command = [sys.executable, "-m", "model_store.cli", *(str(a) for a in arguments)]
-    env = os.environ | environment
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def damage(root: Path, id: str = ID) -> None:
@@ -229,7 +190,7 @@ def test_import_installs_a_file_that_verifies(
 ) -> None:
     weights = write_keras(tmp_path / "mine.h5", network)
     out, err = console("import", weights, "--licence", "MIT", "--origin", "https://host/path/mine.h5")
-    assert out == [f"installed imagenet/{ID}, top-1 - % (Keras HDF5, mine.h5)"]
+    assert out == [f"installed imagenet/{ID} (Keras HDF5, mine.h5)"]
     assert err == []
     (listed,) = console.json("list")["variants"]
     assert (listed["licence"], listed["origin"]["location"]) == ("MIT", "https://host/path/mine.h5")
@@ -255,6 +216,10 @@ def test_import_of_what_is_no_model_is_one_line(root: Path, tmp_path: Path, cons
     assert "unknown task 'plants'; known: imagenet" in console.failure(
         "import", tmp_path / "broken.pb", "--task", "plants"
     )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert f"the folder {folder} has no model.json" in console.failure("import", folder)
+    assert "there is no file a?b.pb" in console.failure("import", "a\nb.pb")
     assert ModelStore(root).digest() == before
 
 
@@ -428,17 +393,47 @@ def test_table_prints_every_figure_and_marks_exactly_what_disagrees(console: Con
     ]
 
 
-@pytest.mark.parametrize("command", [["table"], ["table", "--json"], ["list"]])
-def test_a_reader_that_leaves_early_is_no_failure(command: list[str], root: Path) -> None:
-    """As `model-store table | head -1` does, here before the first line."""
+# Output that goes nowhere
+
+
+@pytest.fixture
+def nobody() -> Iterator[IO[str]]:
+    """What a program writes to whose reader has left."""
     readable, writable = os.pipe()
     os.close(readable)
-    arguments = [sys.executable, "-m", "model_store.cli", *command]
-    with open(writable, "w") as nobody:
-        ended = subprocess.run(
-            arguments, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-        )
+    with open(writable, "w") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["table", "table --json", "list"])
+def test_a_reader_that_leaves_early_is_no_failure(
+    command: str, unbuffered: str, root: Path, nobody: IO[str]
+) -> None:
+    """As `model-store table | head -1` does, here before the first line."""
+    ended = program(*command.split(), stdout=nobody, PYTHONUNBUFFERED=unbuffered)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_failure_is_one_also_when_the_reader_leaves_early(root: Path, nobody: IO[str]) -> None:
+    damage(root)
+    ended = program("verify", stdout=nobody)
+    assert (ended.returncode, ended.stderr) == (1, "model-store: 1 of 2 variants refused\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["list", "table --json"])
+def test_a_full_disk_is_a_failure_in_one_line(command: str, root: Path) -> None:
+    """Both where the first line and where only the end is written."""
+    with open("/dev/full", "w") as full:
+        ended = program(*command.split(), stdout=full)
+    assert (ended.returncode, ended.stderr) == (1, "model-store: No space left on device\n")
+
+
+def test_a_terminal_without_the_character_shows_another(root: Path, pictures: Path) -> None:
+    ended = program("evaluate", "imagenet", "--images", pictures, PYTHONIOENCODING="ascii")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1].startswith("4 pictures; ? is half the 95 %")
 
 
 # Every command
@@ -467,7 +462,7 @@ def test_the_store_is_the_option_then_the_variable_then_the_folder(root: Path, t
     [
         ([], "COMMAND"),
         (["fetch"], "invalid choice: 'fetch'"),
-        (["pull"], "task"),
+        (["pull"], "required: task"),
         (["pull", "plants"], "invalid choice: 'plants'"),
         (["import"], "file"),
         (["import", "a.pb", "--resolution", "200"], "invalid choice: 200"),
@@ -477,7 +472,9 @@ def test_the_store_is_the_option_then_the_variable_then_the_folder(root: Path, t
     ],
 )
 def test_wrong_usage_says_what_is_wrong(arguments: list[str], complaint: str, console: Console) -> None:
-    assert complaint in console.usage_error(*arguments).splitlines()[-1]
+    line = console.usage_error(*arguments).splitlines()[-1]
+    assert complaint in line
+    assert "CHECKPOINT" not in line  # may be left out
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

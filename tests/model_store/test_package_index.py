@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -310,3 +312,38 @@ def test_an_index_behind_pips_proxy(index: Server, target: Path, monkeypatch: py
 def test_certificates_that_are_not_there(index: Server, target: Path, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="certificates"):
         fetched(target, serve(index), cert=str(tmp_path / "none.pem"))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Self-signed for 127.0.0.1, with its key in the same file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate, and is not installed")
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=index"
+    command = ["openssl", *request.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", path, "-out", path.with_name("x")], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + path.with_name("x").read_bytes())
+    return path
+
+
+@pytest.fixture
+def secure(certificate: Path) -> Iterator[Server]:
+    with Server(certificate=certificate) as server:
+        yield server
+
+
+def test_a_certificate_that_no_one_vouches_for_is_refused(secure: Server, target: Path) -> None:
+    with pytest.raises(Unreachable):
+        fetched(target, serve(secure))
+    assert secure.received == []
+
+
+def test_the_company_certificate_of_pip_is_trusted(secure: Server, target: Path, certificate: Path) -> None:
+    assert fetched(target, serve(secure), cert=str(certificate)) == CONTENTS
+
+
+def test_a_host_that_pip_trusts_needs_no_certificate(secure: Server, target: Path) -> None:
+    configuration = PipConfiguration((serve(secure),), trusted_hosts=("127.0.0.1",))
+    fetch_archive(PROJECT, FILENAME, target, configuration=configuration)
+    assert target.read_bytes() == CONTENTS

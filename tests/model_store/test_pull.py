@@ -19,7 +19,7 @@ from model_store.runtime import OnnxSession
 from model_store.sources import CHECKPOINTS_BY_NAME, FALLBACK_SOURCE, OFFICIAL_LICENCE
 from model_store.store import ModelStore
 from model_store.weights import WeightsError
-from tests.model_store.servers import Fault, Page, Server, closed_address, tar_gz
+from tests.model_store.servers import Fault, Page, Server, closed_address, official, tar_gz
 from tests.model_store.weight_files import write_frozen
 from tests.networks import RandomNetwork, pictures
 
@@ -68,22 +68,9 @@ def graph(tmp_path_factory: pytest.TempPathFactory, network_1001: RandomNetwork)
     return write_frozen(tmp_path_factory.mktemp("graph") / "graph.pb", network_1001).read_bytes()
 
 
-def official(graph: bytes, name: str = NAME) -> dict[str, bytes]:
-    """What an official archive holds; of the checkpoint and the rest, which are not read, a few bytes."""
-    return {
-        f"./{name}.ckpt.data-00000-of-00001": bytes(5000),
-        f"./{name}.ckpt.index": b"index",
-        f"./{name}.ckpt.meta": b"meta",
-        f"./{name}_eval.pbtxt": b"node {}",
-        f"./{name}_frozen.pb": graph,
-        f"./{name}_info.txt": b"Model: mobilenet_v1_0.25_128",
-        f"./{name}.tflite": b"TFL3",
-    }
-
-
 @pytest.fixture(scope="session")
 def archive(graph: bytes) -> bytes:
-    return tar_gz(official(graph))
+    return tar_gz(official(graph, NAME))
 
 
 def pull(
@@ -160,19 +147,32 @@ def test_a_pull_that_failed_midway_is_continued_by_the_next(
     assert server.body_bytes == len(archive)
 
 
+def test_what_a_killed_pull_had_fetched_is_not_fetched_again(
+    server: Server, store: ModelStore, archive: bytes
+) -> None:
+    folder = store.root / ".downloads"
+    folder.mkdir(parents=True)
+    (folder / f"{NAME}.tgz").write_bytes(archive)
+    (folder / f"{NAME}_frozen.pb").write_bytes(b"half of it")
+    pull(store, server.url)
+    assert server.received == []
+    assert list(installed(store)) == [VARIANT]
+    assert left_over(store) == []
+
+
 def of_another_resolution(folder: Path, network: RandomNetwork) -> bytes:
-    return tar_gz(official(frozen(folder, replace(network, resolution=160))))
+    return tar_gz(official(frozen(folder, replace(network, resolution=160)), NAME))
 
 
 def a_layer_short(folder: Path, _: RandomNetwork) -> bytes:
-    return tar_gz(official(frozen(folder, RandomNetwork.make(classes=1001).with_layer(3, None))))
+    return tar_gz(official(frozen(folder, RandomNetwork.make(classes=1001).with_layer(3, None)), NAME))
 
 
 WRONG: dict[str, Callable[[Path, RandomNetwork], bytes]] = {
     "no archive": lambda *_: b"<html>Please log in to the network</html>",
     "empty": lambda *_: b"",
     "no frozen graph": lambda *_: tar_gz({"./a_info.txt": b"Model"}),
-    "no graph": lambda *_: tar_gz(official(b"not a graph")),
+    "no graph": lambda *_: tar_gz(official(b"not a graph", NAME)),
     "another resolution": of_another_resolution,
     "a layer short": a_layer_short,
 }
@@ -213,7 +213,7 @@ def test_an_archive_that_changed_is_refused(
     server.put(PATH, archive)
     pull(store, server.url)
     before = installed(store), checksums(store)
-    changed = tar_gz(official(frozen(tmp_path, RandomNetwork.make(classes=1001, seed=7))))
+    changed = tar_gz(official(frozen(tmp_path, RandomNetwork.make(classes=1001, seed=7)), NAME))
     server.put(PATH, changed)
     with pytest.raises(DownloadError, match=r"not what it was.*checksums\.json"):
         pull(store, server.url)
@@ -266,7 +266,7 @@ def test_names_that_lead_out_of_the_store_lead_nowhere(
 ) -> None:
     evil = {"../../../evil": b"evil", f"{tmp_path}/evil": b"evil", "../../../../evil_frozen.pb": graph}
     links = {"./out": str(tmp_path), f"./{NAME}_frozen.pb": "../../evil"}
-    server.put(PATH, tar_gz({**evil, "./out/evil": b"evil", **official(graph)}, links=links))
+    server.put(PATH, tar_gz({**evil, "./out/evil": b"evil", **official(graph, NAME)}, links=links))
     pull(store, server.url)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
     assert sorted(path.name for path in store.root.iterdir()) == [".downloads", "checksums.json", "imagenet"]
