@@ -56,6 +56,7 @@ class Server:
 
     def __enter__(self) -> Self:
         self._closing = threading.Event()
+        self._arrived = threading.Semaphore(0)
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         if self.certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -89,6 +90,14 @@ class Server:
         self.pages[path] = Page(body, content_type, etag)
         return f"{self.url}{path}"
 
+    def wait_for_request(self) -> None:
+        """Until one more has come."""
+        if not self._arrived.acquire(timeout=60):
+            raise TimeoutError("no request came")
+
+    def arrived(self) -> None:
+        self._arrived.release()
+
     def wait_until_closed(self) -> None:
         self._closing.wait()
 
@@ -103,6 +112,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             server.received.append(Received(self.path, headers))
             fault = server.faults.pop(0) if server.faults else Fault()
+            server.arrived()
             page = server.pages.get(self.path)
             if fault.silent:
                 server.wait_until_closed()

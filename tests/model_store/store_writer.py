@@ -4,10 +4,13 @@
 death costs a millisecond; it answers with the exit codes of what it forked.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
+import resource
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -140,6 +143,29 @@ def _die_at(store: ModelStore, action: str, step: int) -> NoReturn:
     os._exit(UNDISTURBED)
 
 
+def _die_at_byte(store: ModelStore, action: str, size: int) -> NoReturn:
+    """The kernel kills it when a file gets longer than that, in the middle of a write."""
+    _limit_files(size, signal.SIG_DFL)
+    ACTIONS[action](store)
+    os._exit(UNDISTURBED)
+
+
+def _full_at_byte(store: ModelStore, action: str, size: int) -> NoReturn:
+    """No file gets longer than that, as on a full disk."""
+    _limit_files(size, signal.SIG_IGN)
+    try:
+        ACTIONS[action](store)
+    except OSError as error:
+        os._exit(DIED if error.errno == errno.EFBIG else 1)
+    os._exit(UNDISTURBED)
+
+
+def _limit_files(size: int, on_more: signal.Handlers) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, on_more)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def _overtaken_at(store: ModelStore, action: str, step: int) -> NoReturn:
     """Another writer installs at that step, unless it would wait for this one; then this one goes on.
 
@@ -246,7 +272,10 @@ def _forked(work: Callable[[], None]) -> list[int]:
 
 def main() -> None:
     store = ModelStore(Path(sys.argv[1]))
-    disturb = {"die": _die_at, "overtaken": _overtaken_at, "overtaken-often": _overtaken_often}
+    disturb = {
+        "die": _die_at, "die-at-byte": _die_at_byte, "full-at-byte": _full_at_byte,
+        "overtaken": _overtaken_at, "overtaken-often": _overtaken_often,
+    }  # fmt: skip
     for line in sys.stdin:
         match line.split():
             case ["crowd"]:

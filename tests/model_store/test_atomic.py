@@ -89,6 +89,28 @@ def test_put_folder_moves_where_nothing_stands(tmp_path: Path) -> None:
     assert not staging.exists()
 
 
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_folder_is_on_the_disk_before_it_has_its_name(
+    stands: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut leaves the name with a folder that lacks files."""
+    staging, target = folder_with(tmp_path / "staging", a="new"), tmp_path / "target"
+    if stands:
+        folder_with(target, a="old")
+    synced = []
+    fsync = os.fsync
+
+    def seen_fsync(descriptor: int) -> None:
+        is_new = (target / "deep" / "a").exists() and (target / "deep" / "a").read_text() == "new"
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), is_new))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    atomic.put_folder(staging, target)
+    assert set(synced[:-1]) == {(staging, False), (staging / "deep", False)}
+    assert synced[-1] == (tmp_path, True)
+
+
 def test_put_folder_exchanges_with_what_stands_there(tmp_path: Path) -> None:
     target = folder_with(tmp_path / "target", a="old", b="old")
     staging = folder_with(tmp_path / "staging", a="new")

@@ -430,6 +430,14 @@ def test_a_full_disk_is_a_failure_in_one_line(command: str, root: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, "model-store: No space left on device\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_hides_no_other_failure(root: Path) -> None:
+    damage(root)
+    with open("/dev/full", "w") as full:
+        ended = program("verify", stdout=full)
+    assert (ended.returncode, ended.stderr) == (1, "model-store: 1 of 2 variants refused\n")
+
+
 def test_a_terminal_without_the_character_shows_another(root: Path, pictures: Path) -> None:
     ended = program("evaluate", "imagenet", "--images", pictures, PYTHONIOENCODING="ascii")
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,6 +1,5 @@
 """`model-store pull` against a server of this machine: output, exit codes, and Ctrl-C."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from model_store import cli, commands
+from model_store.architecture import ALPHAS, RESOLUTIONS
 from model_store.store import ModelStore
 from tests.model_store.console import Console, command_line
 from tests.model_store.servers import Fault, Server, official, tar_gz
@@ -59,6 +60,19 @@ def test_pull_says_what_it_fetches_and_what_it_installed(server: Server, console
     assert (row[1], row[4]) == (ID, "41.5")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([], ["1.0_224", "0.75_192", "0.5_160", "0.25_128"]),
+        (["--all"], [f"{alpha}_{size}" for alpha in ALPHAS for size in RESOLUTIONS]),
+        (["0.5_160", "1.0_128_quant"], ["0.5_160", "1.0_128_quant"]),
+    ],
+)
+def test_which_checkpoints_are_pulled(arguments: list[str], names: list[str]) -> None:
+    options = cli._parser().parse_args(["pull", "imagenet", *arguments])
+    assert sorted(c.name for c in commands._checkpoints(options)) == sorted(names)
+
+
 @pytest.mark.usefixtures("root")
 def test_a_mirror_as_option_goes_before_the_variable(
     server: Server, console: Console, monkeypatch: pytest.MonkeyPatch
@@ -93,10 +107,10 @@ def test_interrupted_it_says_so_and_goes_on_later(server: Server, root: Path, co
     server.faults = [Fault(stall_after=10_000)]
     command = command_line("pull", "imagenet", "0.25_128")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        assert "fetching" in process.stderr.readline()
-        os.kill(process.pid, signal.SIGINT)
+        server.wait_for_request()
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (1, "", "model-store: interrupted\n")
+    assert (process.returncode, out) == (1, "")
+    assert err.splitlines() == [f"0.25_128: fetching {server.url}{PATH}", "model-store: interrupted"]
     assert ModelStore(root).variants() == []
     assert console("pull", "imagenet", "0.25_128")[0] == [INSTALLED]

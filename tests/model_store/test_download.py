@@ -1,9 +1,12 @@
 """Downloads over connections that break, and members of archives that mean harm."""
 
 import io
+import itertools
 import json
 import random
+import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -236,6 +239,65 @@ def test_the_validator_is_kept_with_the_part(server: Server, target: Path) -> No
         get(server, target)
     assert left_over(target) == ["file.part", "file.part.json"]
     assert json.loads(target.with_name("file.part.json").read_text()) == server.pages["/file"].etag
+
+
+class Died(BaseException):
+    """As if the process had ended there: no code of ours catches it."""
+
+
+class Deaths:
+    """Counts what touches files, and ends the download at one step."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._thread = threading.get_ident()
+        sys.addaudithook(self._on_event)
+
+    def at(self, step: int) -> None:
+        self._left = step
+
+    def _on_event(self, event: str, _: object) -> None:
+        if not self._left or threading.get_ident() != self._thread:
+            return
+        if event in ("open", "os.remove", "os.rename", "os.truncate"):
+            self._left -= 1
+            if not self._left:
+                raise Died
+
+
+@pytest.fixture(scope="module")
+def deaths() -> Deaths:
+    return Deaths()  # once: a hook cannot be taken away
+
+
+@pytest.mark.parametrize("now", [FILE, OTHER])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_death_at_any_step_leaves_what_can_be_continued(
+    server: Server, target: Path, deaths: Deaths, now: bytes, ranges: bool
+) -> None:
+    """Also where the file changed after the part was fetched."""
+    for step in itertools.count(1):
+        target.unlink(missing_ok=True)
+        server.put("/file", FILE)
+        server.faults = [CUT] + [Fault(status=500)] * (ATTEMPTS - 1)
+        with pytest.raises(DownloadError):
+            get(server, target)
+        server.put("/file", now)
+        server.ranges = ranges
+        deaths.at(step)
+        died = False
+        try:
+            get(server, target)
+        except Died:
+            died = True
+            assert not target.exists() or target.read_bytes() == now
+        deaths.at(0)
+        get(server, target)
+        assert target.read_bytes() == now
+        assert left_over(target) == []
+        if not died:
+            break
+    assert step > 3
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from model_store.runtime import OnnxSession
 from model_store.sources import CHECKPOINTS_BY_NAME, FALLBACK_SOURCE, OFFICIAL_LICENCE
 from model_store.store import ModelStore
 from model_store.weights import WeightsError
+from tests.model_store.console import Console
 from tests.model_store.servers import Fault, Page, Server, closed_address, official, tar_gz
 from tests.model_store.weight_files import write_frozen
 from tests.networks import RandomNetwork, pictures
@@ -363,6 +364,26 @@ def test_the_fallback(store: ModelStore, trusted: str, tmp_path: Path) -> None:
         assert manifest.accuracy.source == ("measured" if size < 224 else "published")
         assert manifest.accuracy.pictures == (510 if size < 224 else 50_000)
     assert left_over(store) == []
+
+
+@pytest.mark.usefixtures("trusted")
+def test_the_command_tells_that_it_took_the_fallback(
+    store: ModelStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(capsys)
+    with closed_address() as closed:
+        pull = ("pull", "imagenet", "--store", store.root, "--base-url", closed)
+        found = console.json(*pull)
+        out, err = console(*pull)
+    assert found["fallback"] is True
+    assert len(found["installed"]) == 4
+    assert "top-1 49.8 %" in out[0]
+    assert all("top-1 ~" in line for line in out[1:4])
+    assert out[4].startswith("~ measured on a set of its own")
+    assert [line for line in err if "package index" in line] == [
+        "Taking the official 1.0_224 weights from the package index instead (nudity-0.2.3.tar.gz; none of "
+        "its code is run)."
+    ]
 
 
 @pytest.mark.usefixtures("trusted")

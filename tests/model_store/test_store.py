@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -370,6 +371,35 @@ def test_a_death_while_updating_leaves_the_old_or_the_new_manifest(
     assert {False, True} == set(seen)
 
 
+SIZES = (0, 1, 100, 4096, 35_000, 69_999)  # bytes of a model of 70,000; of a manifest the first three
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("how", "code"), [("die-at-byte", -signal.SIGXFSZ), ("full-at-byte", DIED)])
+def test_a_write_that_ends_at_any_byte_leaves_the_old(
+    how: str, code: int, size: int, store: ModelStore, folder: Path, processes: Writers
+) -> None:
+    """Killed in the middle of it, or out of room, which it says and tidies up."""
+    assert processes.run(how, "replace", size) == code
+    assert is_version(store, 0)
+    assert [v.id for v in store.variants()] == [ID, OTHER_ID]
+    assert bool(leftovers(folder)) == (how == "die-at-byte")
+    install(store, 1)
+    assert is_version(store, 1)
+    assert leftovers(folder) == set()
+
+
+@pytest.mark.parametrize("size", SIZES[:3])
+@pytest.mark.parametrize(("how", "code"), [("die-at-byte", -signal.SIGXFSZ), ("full-at-byte", DIED)])
+def test_a_manifest_that_ends_at_any_byte_leaves_the_old(
+    how: str, code: int, size: int, store: ModelStore, processes: Writers
+) -> None:
+    assert processes.run(how, "update", size) == code
+    assert is_version(store, 0)
+    store.update(manifest(0).with_measured(MEASURED))
+    assert store.open(TASK.name, ID)[0].measured == MEASURED
+
+
 def test_a_death_while_installing_a_task_leaves_none_or_all_of_it(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     seen = []
@@ -448,6 +478,7 @@ def test_a_reader_beside_a_writer_sees_whole_versions_in_order(store: ModelStore
     processes.start("replace-often", times)
     seen = [0]
     while not processes.finished():
+        assert [(v.id, v.problem) for v in store.variants()] == [(ID, None), (OTHER_ID, None)]
         found, model = store.open(TASK.name, ID)
         version = contents[found.sha256]
         assert hashlib.sha256(model).hexdigest() == found.sha256
