@@ -114,8 +114,11 @@ class Dispatcher:
         job.submitted = now
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
-            return Refusal(full=True, retry_after_ms=self._backlog_ms(now))
-        if job.reject_late and job.deadline is not None and (self._queue or self.running >= self.workers):
+            # By its size alone it may be refused by an empty queue: then as long as it takes itself.
+            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._least_ms(job))
+        # With an idle worker for it and for each that waits, they are about to be taken: nobody is held up.
+        busy = len(self._queue) + self.running >= self.workers
+        if job.reject_late and job.deadline is not None and busy:
             late_ms = self._lateness_ms(job, now)
             if late_ms > 0:
                 return Refusal(full=False, retry_after_ms=late_ms)
@@ -127,7 +130,7 @@ class Dispatcher:
         (`reject_late`), or nothing."""
         while self._queue:
             job = self._pop()
-            if job.deadline is None or job.late or job.pinned is not None:
+            if job.deadline is None or job.late:
                 return self._assign_patient(job, now)
             costs = self.estimates.bounds_ms(job.expected)
             slack = self._slack(job, now)
@@ -141,6 +144,8 @@ class Dispatcher:
                     job.due = job.deadline + LATE_PATIENCE_MS
                     self._push(job)
                     continue
+            if job.pinned is not None:
+                return self._assign_patient(job, now)
             allowance = max(costs[job.efficient], self._allowance(slack, costs[job.fastest], now))
             choice = planner.choose(costs, slack, self._slack(job, job.submitted), allowance)
             return self._assign(job, choice.index, choice.decision, costs[choice.index], now)

@@ -2,7 +2,7 @@
 
 Every estimate is the profile's median times a ratio, and the ratio's quantiles are learned online from the
 latest runs. Ratios compare across variants, so that one which has not run for a while borrows what the
-others show: a device that slows down, or recovers, is followed within some fifty requests.
+others show: a device that slows down, or recovers, is followed within some fifty runs of a variant.
 """
 
 import bisect

@@ -7,6 +7,7 @@ loop. Decoding and inference run on one thread, off the loop, with the lock rele
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -239,12 +240,13 @@ def _serve(assignment: Assignment) -> Outcome:
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:
-    retry_s = max(1, round(refusal.retry_after_ms / 1e3 + 0.5))
+    # Rounded up: whoever comes back earlier is refused again.
+    retry_s = max(1, math.ceil(refusal.retry_after_ms / 1e3))
     why = "the queue is full" if refusal.full else "the budget cannot be met with the work that waits"
     return errors.Overloaded(
         f"{why}; there will be room in about {refusal.retry_after_ms:.0f} ms",
         headers={"Retry-After": str(retry_s)},
-        retry_after_ms=round(refusal.retry_after_ms, 1),
+        retry_after_ms=math.ceil(refusal.retry_after_ms * 10) / 10,
     )
 
 

@@ -1,0 +1,195 @@
+"""Estimates: from the profile at first, then from what really happens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_store.imaging import ImageHeader
+from model_store.manifest import Preprocessing
+from model_store.profile import DecodeCost, DeviceProfile, Quantiles
+from service.latency import ANSWER_MS, CONFIDENCE, Expected, LatencyEstimates, QuantileWindow
+
+MEDIANS = {"large": 20.0, "middle": 8.0, "small": 2.0}
+DECODE_MS = 2.0
+
+
+def estimates() -> LatencyEstimates:
+    inference = {key: Quantiles(p50=ms, p95=1.1 * ms) for key, ms in MEDIANS.items()}
+    decode = {
+        "JPEG/1": DecodeCost(base_ms=0.5, per_megapixel_ms=10, per_megabyte_ms=20),
+        "JPEG/8": DecodeCost(base_ms=1.0, per_megapixel_ms=2, per_megabyte_ms=5),
+    }
+    return LatencyEstimates(DeviceProfile(device="test", inference=inference, decode=decode))
+
+
+def expected(key: str) -> Expected:
+    return Expected(key, DECODE_MS, MEDIANS[key])
+
+
+class Device:
+    """Runs that take what the profile says times `slowdown`, with 5 % of noise."""
+
+    def __init__(self, learns: LatencyEstimates, seed: int = 0) -> None:
+        self.learns = learns
+        self.slowdown = 1.0
+        self._rng = np.random.default_rng(seed)
+
+    def ratio(self) -> float:
+        return float(self.slowdown * np.exp(self._rng.normal(0, 0.05)))
+
+    def serve(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            run, ratio = expected(key), self.ratio()
+            self.learns.observe(run, run.service_ms * ratio, run.inference_ms * ratio)
+
+    def covered(self, key: str, n: int = 500) -> float:
+        """The share of the next runs that the bound would cover."""
+        run = expected(key)
+        bound = self.learns.bound_ms(run)
+        return float(np.mean([run.service_ms * self.ratio() <= bound for _ in range(n)]))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 100), min_size=60, max_size=120))
+def test_quantiles_are_those_of_the_latest_48_values(values: list[float]) -> None:
+    window = QuantileWindow()
+    for count, value in enumerate(values, start=1):
+        window.add(value)
+        latest = values[max(0, count - 48) : count]
+        assert len(window) == len(latest)
+        assert window.median == np.quantile(latest, 0.5, method="higher")
+        bound = float(np.quantile(latest, CONFIDENCE, method="higher"))
+        if len(latest) < 16:
+            bound = max(bound, 1.25 * window.median)
+        assert window.bound == bound
+
+
+def test_a_window_that_is_cleared_forgets() -> None:
+    window = QuantileWindow()
+    for _ in range(60):
+        window.add(7.0)
+    window.clear()
+    assert len(window) == 0
+    window.add(1.0)
+    assert (len(window), window.median) == (1, 1.0)
+
+
+def test_estimates_start_from_the_profile() -> None:
+    learns = estimates()
+    for key, ms in MEDIANS.items():
+        assert learns.median_ms(expected(key)) == DECODE_MS + ms
+        assert DECODE_MS + ms < learns.bound_ms(expected(key)) <= 1.5 * (DECODE_MS + ms)
+        assert learns.profiled(key).p50 == ms
+        assert learns.live(key) is None
+    assert learns.bounds_ms([expected(k) for k in MEDIANS]) == [learns.bound_ms(expected(k)) for k in MEDIANS]
+    assert (learns.answer.median, learns.answer.bound > ANSWER_MS) == (ANSWER_MS, True)
+
+
+def test_what_is_expected_of_a_picture_goes_with_its_pixels_bytes_and_reduction() -> None:
+    learns = estimates()
+    small = learns.expected("large", ImageHeader("JPEG", 200, 100, 50_000), 224, Preprocessing())
+    assert (small.key, small.inference_ms) == ("large", 20.0)
+    assert small.decode_ms == pytest.approx(0.5 + 0.2 + 1.0)
+    assert small.service_ms == pytest.approx(21.7)
+    photo = learns.expected("small", ImageHeader("JPEG", 4000, 3000, 4_000_000), 128, Preprocessing())
+    assert (photo.key, photo.inference_ms) == ("small", 2.0)
+    assert photo.decode_ms == pytest.approx(1.0 + 24 + 20)
+
+
+@pytest.mark.parametrize("key", MEDIANS)
+def test_a_slowdown_and_the_recovery_are_followed_within_50_runs(key: str) -> None:
+    covered = []
+    run = expected(key)
+    for seed in range(10):
+        learns = estimates()
+        device = Device(learns, seed)
+        for slowdown in (1.0, 2.0, 1.0, 0.5, 1.0):
+            device.slowdown = slowdown
+            device.serve([key] * 50)
+            assert learns.median_ms(run) == pytest.approx(slowdown * run.service_ms, rel=0.05)
+            covered.append(device.covered(key))
+            assert learns.bound_ms(run) < 1.25 * slowdown * run.service_ms
+            live = learns.live(key)
+            assert live is not None
+            assert live.p50 == pytest.approx(slowdown * MEDIANS[key], rel=0.05)
+            assert live.p50 <= live.p95 < 1.25 * slowdown * MEDIANS[key]
+    # A quantile of 48 runs is itself a draw: it holds on the average, and is never far off.
+    assert np.mean(covered) >= 0.9
+    assert min(covered) >= 0.8
+
+
+def test_the_bound_covers_while_it_learns() -> None:
+    learns = estimates()
+    device = Device(learns)
+    for _ in range(16):
+        device.serve(["large"])
+        assert device.covered("large") >= 0.9
+
+
+def test_the_bound_follows_a_slowdown_at_once() -> None:
+    learns = estimates()
+    device = Device(learns)
+    device.serve(["large"] * 100)
+    device.slowdown = 2.0
+    device.serve(["large"] * 5)
+    assert learns.bound_ms(expected("large")) > 1.8 * expected("large").service_ms
+
+
+@pytest.mark.parametrize("slowdown", [0.5, 2.0])
+def test_a_variant_that_never_ran_borrows_from_the_others(slowdown: float) -> None:
+    learns = estimates()
+    device = Device(learns)
+    device.slowdown = slowdown
+    device.serve(["small"] * 50)
+    assert learns.median_ms(expected("large")) == pytest.approx(
+        slowdown * expected("large").service_ms, rel=0.05
+    )
+    assert device.covered("large") >= 0.9
+    assert learns.live("large") is None
+
+
+def test_a_variant_that_has_not_run_for_long_borrows_until_it_has_run_enough() -> None:
+    learns = estimates()
+    device = Device(learns)
+    device.serve(["large"] * 60)
+    device.slowdown = 2.0
+    device.serve(["small"] * 300)
+    run = expected("large")
+    assert learns.median_ms(run) == pytest.approx(2 * run.service_ms, rel=0.05)
+    assert learns.live("large") is None
+    for _ in range(20):  # what it was before the slowdown must not come back
+        device.serve(["large"])
+        assert learns.median_ms(run) == pytest.approx(2 * run.service_ms, rel=0.05)
+    assert learns.live("large") is not None
+
+
+def test_variants_may_differ_in_how_far_the_profile_is_off() -> None:
+    learns = estimates()
+    for _ in range(60):
+        for key, ratio in (("large", 1.3), ("small", 0.9)):
+            run = expected(key)
+            learns.observe(run, ratio * run.service_ms, ratio * run.inference_ms)
+    assert learns.median_ms(expected("large")) == pytest.approx(1.3 * expected("large").service_ms)
+    assert learns.median_ms(expected("small")) == pytest.approx(0.9 * expected("small").service_ms)
+
+
+def test_live_figures_need_enough_runs() -> None:
+    learns = estimates()
+    device = Device(learns)
+    device.serve(["middle"] * 15)
+    assert learns.live("middle") is None
+    device.serve(["middle"])
+    live = learns.live("middle")
+    assert live is not None
+    assert live.p50 == pytest.approx(8.0, rel=0.05)
+
+
+def test_the_spread_is_that_of_the_noise() -> None:
+    learns = estimates()
+    assert learns.spread == pytest.approx(1.25)
+    for _ in range(60):
+        learns.observe(expected("small"), 4.0, 2.0)
+    assert learns.spread == 1.0
