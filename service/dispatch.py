@@ -8,7 +8,7 @@ import bisect
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,11 +171,6 @@ class Dispatcher:
                 return True
             at += 1
         return False
-
-    def drain(self) -> Iterator[Job]:
-        """Takes every job that waits."""
-        while self._queue:
-            yield self._pop()
 
     def _push(self, job: Job) -> None:
         bisect.insort(self._queue, (job.due, next(self._order), job))

@@ -254,13 +254,6 @@ def test_a_late_request_can_be_cancelled_where_it_was_put() -> None:
     assert d.next(20.0) is None
 
 
-def test_drain_takes_all() -> None:
-    d = dispatcher()
-    jobs = admitted(d, [job(500), job(None), job(20)])
-    assert list(d.drain()) == [jobs[2], jobs[0], jobs[1]]
-    assert (len(d), d.queued_bytes) == (0, 0)
-
-
 def test_a_failed_run_teaches_nothing_and_frees_the_worker() -> None:
     d = dispatcher()
     admitted(d, [job(500)])
