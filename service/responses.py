@@ -1,6 +1,8 @@
 """How answers are written: JSON, and problems."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -41,12 +43,17 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_invalid_parameters(request: Request, error: Exception) -> Response:
-    """A query parameter that the schema refuses; the first one is reported."""
+    """What the schema of a route refuses; the first one is reported."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  (registered for this class only)
-    first = error.errors()[0]
-    name = str(first["loc"][-1])
-    if first["type"] == "extra_forbidden":
-        detail = f"there is no parameter {name!r}; GET /docs lists those of {request.url.path}"
+    problem = invalid_parameter(error.errors()[0], request.url.path)
+    return problem_response(problem, request.state.request_id)
+
+
+def invalid_parameter(error: Mapping[str, Any], path: str) -> errors.InvalidParameter:
+    """The problem of one of pydantic's errors."""
+    name = str(error["loc"][-1])
+    if error["type"] == "extra_forbidden":
+        detail = f"there is no parameter {name!r}; GET /docs lists those of {path}"
     else:
-        detail = f"{name}: {first['msg']}; given: {str(first.get('input'))[:100]!r}"
-    return problem_response(errors.InvalidParameter(name, detail), request.state.request_id)
+        detail = f"{name}: {error['msg']}; given: {str(error.get('input'))[:100]!r}"
+    return errors.InvalidParameter(name, detail)

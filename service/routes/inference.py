@@ -42,16 +42,27 @@ def resolve_budget_ms(
 
 async def run_while_connected(scheduler: Scheduler, picture: Picture, request: Request) -> Outcome:
     """Waits for the outcome; a client that leaves gives its place in the queue back."""
-    work = asyncio.ensure_future(scheduler.run(picture))
-    gone = asyncio.ensure_future(_disconnected(request))
+    serving = asyncio.current_task()
+    assert serving is not None  # noqa: S101  (a route runs in a task)
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        serving.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise errors.MalformedRequest("the client left before the answer")
-        return work.result()
+        return await scheduler.run(picture)
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        serving.uncancel()
+        raise errors.MalformedRequest("the client left before the answer") from None
     finally:
-        for task in (work, gone):
-            task.cancel()
+        watching.cancel()
 
 
 def account(outcome: Timed, budget_ms: float | None, arrival: float, received: float) -> Latency:
@@ -74,8 +85,3 @@ def server_timing(latency: Latency) -> str:
     """The phases as in the body, for browsers and proxies."""
     phases = ("receive", "queue", "decode", "inference", "total")
     return ", ".join(f"{name};dur={getattr(latency, f'{name}_ms')}" for name in phases)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
