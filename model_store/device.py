@@ -31,6 +31,15 @@ def usable_cpus(cgroup: Path = _CGROUP) -> int:
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
+def own_cpus(threads: int, cgroup: Path = _CGROUP) -> list[int]:
+    """A CPU for each of `threads`, when they are as many as the process may use. None otherwise: fewer
+    threads have room to move, more have to, and a quota is of time on any CPU, which others use too."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cpus = sorted(os.sched_getaffinity(0))
+    return cpus if len(cpus) == threads == usable_cpus(cgroup) else []
+
+
 def release_memory() -> None:
     """Gives freed memory back to the system, where the C library can (glibc): loading frees a lot."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

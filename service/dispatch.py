@@ -22,7 +22,8 @@ UNBOUNDED_PATIENCE_MS = 10_000.0
 LATE_PATIENCE_MS = 1_000.0
 # How far the choice looks down the queue.
 _LOOK_AHEAD = 32
-_ARRIVALS = 32
+# The rate of arrivals is that of so many: few follow a burst, many tell the rate.
+_ARRIVALS = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +45,7 @@ class Job:
     payload: Any = None
     submitted: float = 0.0
     fastest: int = 0
-    efficient: int = 0
+    frontier: list[int] = field(default_factory=list)
     due: float = 0.0
     late: bool = field(default=False)
 
@@ -83,8 +84,9 @@ class Dispatcher:
         self._queue: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
         self._bytes = 0
-        self._running: dict[Job, float] = {}  # when each is expected to end
+        self._running: dict[Job, float] = {}  # when each is expected to free its worker
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
+        self._shares = planner.FairShares()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -105,17 +107,18 @@ class Dispatcher:
         """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
         (`reject_late`) and the queue would make it, or others that were admitted, miss."""
         self._arrivals.append(now)
-        costs = self.estimates.bounds_ms(job.expected)
         if job.pinned is None:
-            job.fastest = min(range(len(costs)), key=costs.__getitem__)
-            job.efficient = planner.most_efficient(costs, job.top1)
+            works, bounds = self.estimates.works_and_bounds_ms(job.expected)
+            job.fastest = bounds.index(min(bounds))
+            job.frontier = planner.frontier(works, job.top1)
         else:
-            job.fastest = job.efficient = job.pinned
+            job.fastest = job.pinned
+            job.frontier = [job.pinned]
         job.submitted = now
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
-            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._least_ms(job))
+            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._work_ms(job))
         # With an idle worker for it and for each that waits, they are about to be taken: nobody is held up.
         busy = len(self._queue) + self.running >= self.workers
         if job.reject_late and job.deadline is not None and busy:
@@ -132,11 +135,11 @@ class Dispatcher:
             job = self._pop()
             if job.deadline is None or job.late:
                 return self._assign_patient(job, now)
-            costs = self.estimates.bounds_ms(job.expected)
-            slack = self._slack(job, now)
-            if costs[job.fastest] > slack:
+            works, bounds = self.estimates.works_and_bounds_ms(job.expected)
+            slack = job.deadline - now
+            if bounds[job.fastest] > slack:
                 if job.reject_late:
-                    if now >= job.deadline:
+                    if slack <= 0:
                         return job
                 elif self._queue:
                     # It cannot be on time any more, while others can: they go first.
@@ -146,9 +149,9 @@ class Dispatcher:
                     continue
             if job.pinned is not None:
                 return self._assign_patient(job, now)
-            allowance = max(costs[job.efficient], self._allowance(slack, costs[job.fastest], now))
-            choice = planner.choose(costs, slack, self._slack(job, job.submitted), allowance)
-            return self._assign(job, choice.index, choice.decision, costs[choice.index], now)
+            allowance = self._allowance(job, works, bounds[job.fastest], now)
+            choice = planner.choose(bounds, works, slack, job.deadline - job.submitted, allowance)
+            return self._assign(job, choice.index, choice.decision, now)
         return None
 
     def finish(self, done: Assignment, now: float, inference_ms: float | None) -> None:
@@ -157,9 +160,9 @@ class Dispatcher:
         if inference_ms is not None:
             self.estimates.observe(done.job.expected[done.index], now - done.started, inference_ms)
 
-    def answered(self, delay_ms: float) -> None:
-        """The answer starts to leave, so long after its worker was done."""
-        self.estimates.answer.add(delay_ms)
+    def answered(self, done: Assignment, now: float, delay_ms: float) -> None:
+        """The answer starts to leave, `delay_ms` after its worker was done."""
+        self.estimates.observe_answer(done.job.expected[done.index], now - done.started, delay_ms)
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""
@@ -193,60 +196,62 @@ class Dispatcher:
             index, decision = 0, "unbounded"
         else:
             index = job.fastest
-            idle = self.estimates.bound_ms(job.expected[index]) <= self._slack(job, job.submitted)
+            idle = self.estimates.bound_ms(job.expected[index]) <= job.deadline - job.submitted
             decision = "degraded" if idle else "infeasible"
-        return self._assign(job, index, decision, self.estimates.bound_ms(job.expected[index]), now)
+        return self._assign(job, index, decision, now)
 
-    def _assign(self, job: Job, index: int, decision: Decision, bound: float, now: float) -> Assignment:
-        median = self.estimates.median_ms(job.expected[index])
-        self._running[job] = now + median
-        answer = self.estimates.answer
-        return Assignment(job, index, decision, now, median + answer.median, bound + answer.bound)
+    def _assign(self, job: Job, index: int, decision: Decision, now: float) -> Assignment:
+        expected = job.expected[index]
+        estimates = self.estimates
+        work = estimates.work_ms(expected)
+        self._running[job] = now + work
+        self._shares.take(self._share_ms(now), work)
+        return Assignment(
+            job, index, decision, now, estimates.median_ms(expected), estimates.bound_ms(expected)
+        )
 
-    def _allowance(self, slack: float, fastest: float, now: float) -> float:
-        """The most that the job at hand may take for the sake of those behind it and those to come."""
+    def _allowance(self, job: Job, works: Sequence[float], fastest_ms: float, now: float) -> float:
+        """The most work that the job at hand may be for the sake of those behind it and those to come."""
         if not self._queue and not self._running:
             return math.inf  # nobody to step aside for, whatever came before
-        slacks = [slack]
+        slacks = [self._slack(job, now)]
         for _, _, other in self._queue[:_LOOK_AHEAD]:
             if other.deadline is not None and not other.late:
-                slacks.append(self._slack(other, now))
-        common = planner.common_cost(slacks, self.workers, fastest)
-        # Means fill the workers' time, while costs are bounds.
-        return min(common, planner.steady_cost(self._rate(now), self.workers) * self.estimates.spread)
+                slacks.append(other.deadline - now)
+        common = planner.common_work(slacks, self.workers, self.estimates.spread, fastest_ms)
+        steady = self._shares.limit_ms(self._share_ms(now))
+        return planner.allowance_ms(works, job.frontier, min(common, steady))
 
     def _slack(self, job: Job, now: float) -> float:
-        """What a worker may take at most, if it starts now, for the answer to leave in time."""
-        if job.deadline is None:
-            return math.inf
-        return job.deadline - now - self.estimates.answer.bound
+        return math.inf if job.deadline is None else job.deadline - now
 
-    def _rate(self, now: float) -> float:
-        """Arrivals a millisecond, over the latest ones."""
+    def _share_ms(self, now: float) -> float:
+        """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
         if len(self._arrivals) < _ARRIVALS:
-            return 0.0
-        return _ARRIVALS / max(now - self._arrivals[0], 1e-3)
+            return math.inf
+        return self.workers * (now - self._arrivals[0]) / _ARRIVALS
 
-    def _busy_ms(self, now: float) -> float:
-        return sum(max(0.0, end - now) for end in self._running.values())
+    def _free_ms(self, now: float) -> list[float]:
+        """After how long each worker is expected to be free."""
+        busy = [max(0.0, end - now) for end in self._running.values()]
+        return busy + [0.0] * (self.workers - len(busy))
 
     def _backlog_ms(self, now: float) -> float:
         """How long the workers need for all that waits."""
-        work = sum(self._least_ms(job) for _, _, job in self._queue)
-        return (work + self._busy_ms(now)) / self.workers
+        work = sum(self._work_ms(job) for _, _, job in self._queue)
+        return (work + sum(self._free_ms(now))) / self.workers
 
-    def _least_ms(self, job: Job) -> float:
-        """What a waiting job will take under load."""
-        return self.estimates.median_ms(job.expected[job.efficient])
+    def _work_ms(self, job: Job) -> float:
+        """What a waiting job will be under load."""
+        return self.estimates.work_ms(job.expected[job.frontier[0]])
 
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         at = bisect.bisect_right(self._queue, job.due, key=lambda entry: entry[0])
-        ahead_ms = self._busy_ms(now) + sum(self._least_ms(other) for _, _, other in self._queue[:at])
+        ahead_ms = (self._work_ms(other) for _, _, other in self._queue[:at])
         behind = (self._demand(other, now) for _, _, other in self._queue[at:] if not other.late)
-        return planner.lateness_ms(self._demand(job, now), ahead_ms, behind, self.workers)
+        return planner.lateness_ms(self._demand(job, now), self._free_ms(now), ahead_ms, behind)
 
     def _demand(self, job: Job, now: float) -> planner.Demand:
-        slack = self._slack(job, now)
         fastest = self.estimates.bound_ms(job.expected[job.fastest])
-        return planner.Demand(slack, fastest, self._least_ms(job))
+        return planner.Demand(self._slack(job, now), fastest, self._work_ms(job))

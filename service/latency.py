@@ -3,18 +3,25 @@
 Every estimate is the profile's median times a ratio, and the ratio's quantiles are learned online from the
 latest runs. Ratios compare across variants, so that one which has not run for a while borrows what the
 others show: a device that slows down, or recovers, is followed within some fifty runs of a variant.
+
+Two ratios are kept: of the worker's time, whose median tells how much work a request is, and of all the time
+from the worker's start to the answer's, whose upper quantile tells what can be promised. The quantile of
+the whole is less than the sum of its parts' quantiles.
 """
 
 import bisect
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
 
-CONFIDENCE = 0.95  # the share of answers that shall be no later than the planner assumes
+CONFIDENCE = 0.95  # the quantile of a window that its bound starts from
+# The bound goes beyond it by so much of its distance from the median: were the tail exponential, this is the
+# 99th percentile, which a window is too short to show.
+_TAIL = 0.7
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
 _ENOUGH = 16  # observations before a window is believed
@@ -23,15 +30,16 @@ _UNKNOWN_SPREAD = 1.25  # of the profile's median, before anything was learned
 
 
 class QuantileWindow:
-    """The latest values of something, their median, and the bound that `CONFIDENCE` of them keep."""
+    """The latest values of something: their median, `high` that `CONFIDENCE` of them keep, and `bound`, that
+    almost all keep."""
 
-    __slots__ = ("_latest", "_sorted", "bound", "median")
+    __slots__ = ("_latest", "_sorted", "bound", "high", "median")
 
     def __init__(self, median: float = 1.0) -> None:
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
         self.median = median
-        self.bound = median * _UNKNOWN_SPREAD
+        self.high = self.bound = median * _UNKNOWN_SPREAD
 
     def __len__(self) -> int:
         return len(self._latest)
@@ -44,7 +52,9 @@ class QuantileWindow:
         bisect.insort(self._sorted, value)
         count = len(self._sorted)
         self.median = self._sorted[count // 2]
-        self.bound = self._sorted[min(count - 1, int(CONFIDENCE * count))]
+        # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
+        self.high = self._sorted[min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1]
+        self.bound = self.high + _TAIL * (self.high - self.median)
         if count < _ENOUGH:  # too few to have seen the slow ones
             self.bound = max(self.bound, self.median * _UNKNOWN_SPREAD)
 
@@ -55,16 +65,31 @@ class QuantileWindow:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the profile expects of one picture with one variant: the medians of its phases."""
+    """What the profile expects of one picture with one variant: the medians of its phases, and of the whole
+    that a worker needs."""
 
     key: str
     decode_ms: float
     inference_ms: float
+    service_ms: float = field(init=False)
 
-    @property
-    def service_ms(self) -> float:
-        """What a worker needs."""
-        return self.decode_ms + self.inference_ms
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "service_ms", self.decode_ms + self.inference_ms)
+
+
+@dataclass(slots=True)
+class _Live:
+    """What the latest runs of a variant showed, as ratios to the profile: of the worker's time, of the time
+    to the answer, of inference alone. `seen` is the count of all runs at the last of them."""
+
+    service: QuantileWindow = field(default_factory=QuantileWindow)
+    total: QuantileWindow = field(default_factory=QuantileWindow)
+    inference: QuantileWindow = field(default_factory=QuantileWindow)
+    seen: int = 0
+
+    def clear(self) -> None:
+        for window in (self.service, self.total, self.inference):
+            window.clear()
 
 
 class LatencyEstimates:
@@ -73,46 +98,64 @@ class LatencyEstimates:
     def __init__(self, profile: DeviceProfile) -> None:
         self._inference: Mapping[str, Quantiles] = profile.inference
         self._decode: Mapping[str, DecodeCost] = profile.decode
-        self._service = {key: QuantileWindow() for key in profile.inference}
-        self._runs = {key: QuantileWindow() for key in profile.inference}
-        self._seen = dict.fromkeys(profile.inference, 0)
-        self._all = QuantileWindow()
-        self.answer = QuantileWindow(ANSWER_MS)  # from the worker's end to the start of the answer, in ms
+        self._live = {key: _Live() for key in profile.inference}
+        self._all = _Live()
+        self._answer = QuantileWindow(ANSWER_MS)  # from the worker's end to the start of the answer, in ms
         self._count = 0
+        self._ratios: dict[str, tuple[float, float]] = {}  # see `_current`; empty when out of date
 
     def expected(self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing) -> Expected:
         """Before correction, for a picture of this header."""
         cost = self._decode[decode_key(header.format, header.scale(size, preprocessing))]
         return Expected(key, cost.predict_ms(header), self._inference[key].p50)
 
-    def median_ms(self, expected: Expected) -> float:
+    def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""
-        return expected.service_ms * self._window(expected.key).median
+        return expected.service_ms * self._current()[expected.key][0]
+
+    def median_ms(self, expected: Expected) -> float:
+        """From a worker's start to the answer's, for half of such requests."""
+        return self.work_ms(expected) + self._answer.median
 
     def bound_ms(self, expected: Expected) -> float:
-        """A worker needs no more for `CONFIDENCE` of such requests."""
-        return expected.service_ms * self._window(expected.key).bound
+        """From a worker's start to the answer's, for almost all such requests."""
+        return expected.service_ms * self._current()[expected.key][1] + self._answer.median
 
-    def bounds_ms(self, expected: Sequence[Expected]) -> list[float]:
-        return [e.service_ms * self._window(e.key).bound for e in expected]
+    def works_and_bounds_ms(self, expected: Sequence[Expected]) -> tuple[list[float], list[float]]:
+        """Of each: see `work_ms` and `bound_ms`."""
+        ratios, answer = self._current(), self._answer.median
+        works, bounds = [], []
+        for e in expected:
+            work, bound = ratios[e.key]
+            works.append(e.service_ms * work)
+            bounds.append(e.service_ms * bound + answer)
+        return works, bounds
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
         """Learns from one run of a worker."""
-        key = expected.key
-        ratio = service_ms / expected.service_ms
-        if self._count - self._seen[key] > _STALE:
-            self._service[key].clear()
-            self._runs[key].clear()
+        live = self._live[expected.key]
+        if self._count - live.seen > _STALE:
+            live.clear()
         self._count += 1
-        self._seen[key] = self._count
-        self._service[key].add(ratio)
-        self._runs[key].add(inference_ms / expected.inference_ms)
-        self._all.add(ratio)
+        live.seen = self._count
+        ratio = service_ms / expected.service_ms
+        live.service.add(ratio)
+        live.inference.add(inference_ms / expected.inference_ms)
+        self._all.service.add(ratio)
+        self._ratios = {}
+
+    def observe_answer(self, expected: Expected, total_ms: float, delay_ms: float) -> None:
+        """Learns from an answer, `total_ms` after its worker's start and `delay_ms` after its end."""
+        self._answer.add(delay_ms)
+        ratio = (total_ms - self._answer.median) / expected.service_ms
+        self._live[expected.key].total.add(ratio)
+        self._all.total.add(ratio)
+        self._ratios = {}
 
     @property
     def spread(self) -> float:
-        """Of late: how much longer the bound is than the median."""
-        return self._all.bound / self._all.median
+        """Of late: how much longer the bound is than the work."""
+        return self._all.total.bound / self._all.service.median
 
     def profiled(self, key: str) -> Quantiles:
         """The profile's inference times."""
@@ -120,13 +163,19 @@ class LatencyEstimates:
 
     def live(self, key: str) -> Quantiles | None:
         """Inference times of the latest runs; None before there are enough."""
-        runs = self._runs[key]
-        if len(runs) < _ENOUGH or self._count - self._seen[key] > _STALE:
+        live = self._live[key]
+        if not self._fresh(live):
             return None
         median = self._inference[key].p50
-        return Quantiles(p50=median * runs.median, p95=median * runs.bound)
+        return Quantiles(p50=median * live.inference.median, p95=median * live.inference.high)
 
-    def _window(self, key: str) -> QuantileWindow:
-        own = self._service[key]
-        fresh = len(own) >= _ENOUGH and self._count - self._seen[key] <= _STALE
-        return own if fresh else self._all
+    def _current(self) -> dict[str, tuple[float, float]]:
+        """By variant: what its work, and its bound, are of the profile's medians."""
+        if not self._ratios:
+            for key, own in self._live.items():
+                live = own if self._fresh(own) else self._all
+                self._ratios[key] = live.service.median, live.total.bound
+        return self._ratios
+
+    def _fresh(self, live: _Live) -> bool:
+        return self._count - live.seen <= _STALE and len(live.total) >= _ENOUGH

@@ -1,18 +1,21 @@
 """Which variant to run, and whether to take a request at all: pure, without clock or I/O.
 
-Times in milliseconds. Costs are given best variant first, as a task's variants are ordered; each is what
-the variant is expected to take for the picture at hand, at the confidence that the planner keeps.
+Times in milliseconds. Two figures of each variant, best variant first, as a task's variants are ordered: its
+bound is what almost all such requests take to the answer, its work what a worker takes in the median.
+Bounds are for promises, work is for sharing the workers.
 """
 
+import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from service.schemas import Decision
 
-# Of the workers' time, what the present arrivals may ask for. Over one, since variants come in steps and the
-# queue's own limit (`common_cost`) brings it down. Tuned with bench/simulator.py.
-UTILISATION = 1.1
+# What requests leave of their shares is spread over so many to come, and no more than so many shares are kept
+# or owed, so that a request may be half a share to one and a half. Tuned with bench/simulator.py.
+_SPREAD_OVER = 32
+_MOST_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Choice:
 
 
 def choose(
-    costs_ms: Sequence[float],
+    bounds_ms: Sequence[float],
+    works_ms: Sequence[float],
     slack_ms: float,
     idle_slack_ms: float,
     allowance_ms: float = math.inf,
@@ -32,73 +36,120 @@ def choose(
     """The most accurate variant that fits the time left and leaves enough to those behind.
 
     `slack_ms` is what is left now, `idle_slack_ms` what was left when the request could first have run:
-    a device without load would have chosen by it. `allowance_ms` is the most that this request may take
-    for the requests behind it (see `common_cost` and `steady_cost`). When nothing fits, the fastest
-    variant is chosen.
+    a device without load would have chosen by it. `allowance_ms` is the most work that this request may
+    be for the sake of others (see `allowance_ms`). When nothing fits, the fastest variant is chosen.
     """
-    fastest = min(range(len(costs_ms)), key=costs_ms.__getitem__)
-    idle = _first_within(costs_ms, idle_slack_ms)
+    fastest = bounds_ms.index(min(bounds_ms))
+    idle = chosen = None
+    for i, bound in enumerate(bounds_ms):
+        if bound <= idle_slack_ms:
+            if idle is None:
+                idle = i
+            if bound <= slack_ms and works_ms[i] <= allowance_ms:
+                chosen = i
+                break
     if idle is None:
         return Choice(fastest, "infeasible")
-    chosen = _first_within(costs_ms, min(slack_ms, allowance_ms))
     if chosen is None:
         chosen = fastest
     return Choice(chosen, "fits" if chosen == idle else "degraded")
 
 
-def most_efficient(costs_ms: Sequence[float], top1: Sequence[float]) -> int:
-    """The variant with the most accuracy for its time: when there is work for all time that there is, a
-    smaller one would answer more requests and be right less often."""
-    return max(range(len(costs_ms)), key=lambda i: top1[i] / costs_ms[i])
+def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> list[int]:
+    """The variants worth running when time is short, the cheapest first.
 
-
-def common_cost(slacks_ms: Iterable[float], workers: int, fastest_ms: float) -> float:
-    """The largest cost that all waiting requests could have and still be on time.
-
-    `slacks_ms` are of the requests in the order in which they will run, the next one first: with a cost of
-    c each, the i-th of `workers` in parallel ends after c (1 + i / workers). A request that would miss even
-    at `fastest_ms` cannot be helped and holds nobody back. Infinite when nobody constrains.
+    It begins with the most accuracy for its work: when there is work for all time that there is, a smaller
+    one would answer more requests and be right less often. From there the next is the one that buys the most
+    accuracy for each further millisecond (the upper convex hull); all others are beaten by a mix of these.
     """
-    cost = math.inf
+    per_ms = [accuracy / work for accuracy, work in zip(top1, works_ms, strict=True)]
+    first = per_ms.index(max(per_ms))
+    hull = [first]
+    for i in range(first - 1, -1, -1):
+        work, accuracy = works_ms[i], top1[i]
+        while len(hull) > 1:
+            last, before = hull[-1], hull[-2]
+            # The slope from `before` to `last` against that from `before` to `i`.
+            gained, paid = top1[last] - top1[before], works_ms[last] - works_ms[before]
+            if (accuracy - top1[before]) * paid < gained * (work - works_ms[before]):
+                break
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
+def allowance_ms(works_ms: Sequence[float], frontier: Sequence[int], limit_ms: float) -> float:
+    """The work of the largest variant of the frontier within the limit, and of its first in any case."""
+    within = (works_ms[i] for i in frontier if works_ms[i] <= limit_ms)
+    return max(within, default=works_ms[frontier[0]])
+
+
+def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest_ms: float) -> float:
+    """The largest work that all waiting requests could be and still be on time.
+
+    `slacks_ms` are of the requests in the order in which they will run, the next one first: with a work of
+    w each, the i-th of `workers` in parallel starts after w i / workers and is answered `spread` w later at
+    the latest. A request that would miss even as the fastest variant, with a bound of `fastest_ms`, cannot be
+    helped and holds nobody back. Infinite when nobody constrains.
+    """
+    work = math.inf
     for i, slack in enumerate(slacks_ms):
-        share = slack / (1 + i / workers)
-        if fastest_ms <= share < cost:
-            cost = share
-    return cost
+        share = slack / (spread + i / workers)
+        if share < work and fastest_ms <= share * spread:
+            work = share
+    return work
 
 
-def steady_cost(arrivals_per_ms: float, workers: int) -> float:
-    """The cost at which `workers` keep up with the present rate of arrivals. Infinite without arrivals."""
-    return UTILISATION * workers / arrivals_per_ms if arrivals_per_ms > 0 else math.inf
+class FairShares:
+    """How much work each request may be for the workers to keep up with the arrivals.
+
+    All have the same share of the workers' time, and what one leaves is for the next ones: variants come in
+    steps and some requests have no time for a large one, so that only a mix fills the time that there is.
+    """
+
+    def __init__(self) -> None:
+        self._kept_ms = 0.0
+
+    def limit_ms(self, share_ms: float) -> float:
+        """The most work for the next request, when each one's share is `share_ms` (infinite: unknown)."""
+        return share_ms + self._kept_ms / _SPREAD_OVER
+
+    def take(self, share_ms: float, work_ms: float) -> None:
+        """A request of so much work starts."""
+        if share_ms < math.inf:
+            most = _MOST_KEPT * share_ms
+            self._kept_ms = max(-most, min(most, self._kept_ms + share_ms - work_ms))
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A waiting request: the time it has left, the least it can take, and the work it will be."""
+    """A waiting request: the time it has left, the bound of its fastest variant, and the work it will be."""
 
     slack_ms: float
     fastest_ms: float
     work_ms: float
 
 
-def lateness_ms(job: Demand, ahead_ms: float, behind: Iterable[Demand], workers: int) -> float:
+def lateness_ms(
+    job: Demand, free_ms: Sequence[float], ahead_ms: Iterable[float], behind: Iterable[Demand]
+) -> float:
     """How late a request would be if it were taken, or how late it would make another; <= 0 is in time.
 
-    `behind` are in the order in which they will run, `ahead_ms` is the work that goes before in all. Who
-    would be late anyway does not count.
+    `free_ms` is after how long each worker will be free, `ahead_ms` the work of the requests before it, and
+    `behind` are those after it, both in the order in which they will run. Who would be late anyway does not
+    count.
     """
-    latest = ahead_ms / workers + job.fastest_ms - job.slack_ms
-    queued = ahead_ms + job.work_ms
+    free = list(free_ms)
+    heapq.heapify(free)
+    for work in ahead_ms:
+        heapq.heapreplace(free, free[0] + work)
+    latest = free[0] + job.fastest_ms - job.slack_ms
+    without = list(free)
+    heapq.heapreplace(free, free[0] + job.work_ms)
     for other in behind:
-        late = queued / workers + other.fastest_ms - other.slack_ms
-        if late <= job.work_ms / workers:
-            latest = max(latest, late)
-        queued += other.work_ms
+        late = free[0] + other.fastest_ms - other.slack_ms
+        if late > latest and without[0] + other.fastest_ms <= other.slack_ms:
+            latest = late
+        heapq.heapreplace(free, free[0] + other.work_ms)
+        heapq.heapreplace(without, without[0] + other.work_ms)
     return latest
-
-
-def _first_within(costs_ms: Sequence[float], limit_ms: float) -> int | None:
-    for i, cost in enumerate(costs_ms):
-        if cost <= limit_ms:
-            return i
-    return None

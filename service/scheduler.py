@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,15 +81,16 @@ def now_ms() -> float:
 
 
 class Scheduler:
-    """Worker threads over one dispatcher."""
+    """Worker threads over one dispatcher, each on a CPU of its own where `cpus` has enough."""
 
-    def __init__(self, dispatcher: Dispatcher, metrics: Metrics) -> None:
+    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, cpus: Sequence[int] = ()) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._changed = threading.Condition()
         self._stopping = False
+        own = cpus if len(cpus) >= dispatcher.workers else [None] * dispatcher.workers
         self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{i}", daemon=True)
+            threading.Thread(target=self._work, args=(own[i],), name=f"inference-{i}", daemon=True)
             for i in range(dispatcher.workers)
         ]
         metrics.watch_queue(lambda: len(dispatcher), lambda: dispatcher.queued_bytes)
@@ -128,7 +130,7 @@ class Scheduler:
         """To be called when the answer is about to leave."""
         now = now_ms()
         with self._changed:
-            self._dispatcher.answered(now - outcome.finished)
+            self._dispatcher.answered(outcome.assignment, now, now - outcome.finished)
         deadline = outcome.assignment.job.deadline
         self._metrics.served(outcome, deadline is None or now <= deadline)
 
@@ -143,8 +145,7 @@ class Scheduler:
     def bounds_ms(self, task: TaskCatalog, header: ImageHeader) -> list[float]:
         """What the planner reckons with for each variant of the task now, the answer included."""
         with self._changed:
-            estimates = self._dispatcher.estimates
-            return [ms + estimates.answer.bound for ms in estimates.bounds_ms(self.expected(task, header))]
+            return self._dispatcher.estimates.works_and_bounds_ms(self.expected(task, header))[1]
 
     def latencies(self, variant: LoadedVariant) -> tuple[Quantiles, Quantiles | None]:
         """Inference times by the profile, and of the latest runs."""
@@ -175,12 +176,12 @@ class Scheduler:
             self._metrics.refused("infeasible")
             raise errors.BudgetInfeasible(picture.budget_ms, fastest_ms)
 
-    def _work(self) -> None:
-        _yield_to_the_loop()
+    def _work(self, cpu: int | None) -> None:
+        _settle(cpu)
         while (taken := self._take()) is not None:
             if isinstance(taken, Job):
                 self._metrics.refused("expired")
-                _settle(
+                _hand_over(
                     taken.payload, errors.DeadlineExceeded("the deadline passed before a worker was free")
                 )
                 continue
@@ -191,7 +192,7 @@ class Scheduler:
                 inference_ms = result.inference_ms
             except Exception as error:
                 result = error
-            _settle(taken.job.payload, result)
+            _hand_over(taken.job.payload, result)
             with self._changed:
                 self._dispatcher.finish(taken, now_ms(), inference_ms)
 
@@ -207,11 +208,14 @@ class Scheduler:
                 self._changed.wait()
 
 
-def _yield_to_the_loop() -> None:
+def _settle(cpu: int | None) -> None:
     """Lets the event loop go before this thread when both want a core: requests are read, refused and
-    answered while all cores compute."""
+    answered while all cores compute. A thread with a core of its own is never put beside another one: left
+    to the kernel, two workers that wake together share a core for milliseconds while the other idles."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _WORKER_NICENESS)
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
 
 
 def _serve(assignment: Assignment) -> Outcome:
@@ -250,7 +254,7 @@ def _overloaded(refusal: Refusal) -> errors.Overloaded:
     )
 
 
-def _settle(ticket: _Ticket, result: Outcome | Exception) -> None:
+def _hand_over(ticket: _Ticket, result: Outcome | Exception) -> None:
     """Hands a result over to the event loop that waits; a caller that has left is none."""
     future = ticket.result
 

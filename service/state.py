@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from model_store import profile as profiling
-from model_store.device import release_memory, usable_cpus
+from model_store.device import own_cpus, release_memory, usable_cpus
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
 from service import errors
@@ -60,7 +60,9 @@ class Service:
                 max_length=self.settings.queue_length,
                 max_bytes=self.settings.queue_bytes,
             )
-            self._scheduler = Scheduler(dispatcher, self.metrics)
+            # Several processes would put their threads on the same CPUs.
+            cpus = own_cpus(threads) if self.settings.workers == 1 else []
+            self._scheduler = Scheduler(dispatcher, self.metrics, cpus)
             self._scheduler.start()
             self._catalog = catalog
         except Exception:

@@ -43,10 +43,10 @@ async def variants(query: Annotated[TaskQuery, Query()], service: ServiceDep) ->
 async def tiers(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> TiersResponse:
     """Each tier, and the variant that it takes now for a photo of 500 x 375 pixels."""
     task = service.task(query.task or "imagenet")
-    costs = service.scheduler.bounds_ms(task, _TYPICAL)
+    bounds = service.scheduler.bounds_ms(task, _TYPICAL)
     found = []
     for name, budget_ms in service.settings.tiers.items():
-        chosen = choose(costs, budget_ms, budget_ms)
+        chosen = choose(bounds, bounds, budget_ms, budget_ms)
         variant = None if chosen.decision == "infeasible" else task.variants[chosen.index].id
         found.append(TierInfo(name=name, latency_budget_ms=budget_ms, variant=variant))
     return TiersResponse(tiers=found)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.device import cpu_model, usable_cpus
+from model_store.device import cpu_model, own_cpus, usable_cpus
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -103,3 +103,18 @@ def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:
         assert usable_cpus(tmp_path) == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.skipif(not LINUX, reason="CPUs are given on Linux only")
+def test_threads_get_a_cpu_each_only_when_they_are_as_many(tmp_path: Path) -> None:
+    assert own_cpus(ALL, tmp_path) == sorted(os.sched_getaffinity(0))
+    assert own_cpus(ALL + 1, tmp_path) == []
+    assert ALL == 1 or own_cpus(ALL - 1, tmp_path) == []
+
+
+@pytest.mark.skipif(not LINUX or ALL < 2, reason="needs Linux and two CPUs")
+def test_a_quota_gives_no_thread_a_cpu(tmp_path: Path) -> None:
+    """Every container on the machine would take the first ones."""
+    write_v2(tmp_path, "100000 100000\n")
+    assert usable_cpus(tmp_path) == 1
+    assert own_cpus(1, tmp_path) == []

@@ -53,7 +53,7 @@ def assigned(d: Dispatcher, now: float) -> Assignment:
 
 def finished(d: Dispatcher, done: Assignment, now: float) -> None:
     d.finish(done, now, done.job.expected[done.index].inference_ms)
-    d.answered(ANSWER_MS)
+    d.answered(done, now + ANSWER_MS, ANSWER_MS)
 
 
 def in_order(d: Dispatcher, now: float) -> list[Job]:
@@ -258,10 +258,10 @@ def test_a_failed_run_teaches_nothing_and_frees_the_worker() -> None:
     d = dispatcher()
     admitted(d, [job(500)])
     taken = assigned(d, 0.0)
-    before = d.estimates.bounds_ms(EXPECTED)
+    before = d.estimates.works_and_bounds_ms(EXPECTED)
     d.finish(taken, 400.0, None)
     assert d.running == 0
-    assert d.estimates.bounds_ms(EXPECTED) == before
+    assert d.estimates.works_and_bounds_ms(EXPECTED) == before
 
 
 _OPERATION = st.tuples(

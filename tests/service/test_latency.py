@@ -44,12 +44,13 @@ class Device:
         for key in keys:
             run, ratio = expected(key), self.ratio()
             self.learns.observe(run, run.service_ms * ratio, run.inference_ms * ratio)
+            self.learns.observe_answer(run, run.service_ms * ratio + ANSWER_MS, ANSWER_MS)
 
     def covered(self, key: str, n: int = 500) -> float:
         """The share of the next runs that the bound would cover."""
         run = expected(key)
         bound = self.learns.bound_ms(run)
-        return float(np.mean([run.service_ms * self.ratio() <= bound for _ in range(n)]))
+        return float(np.mean([run.service_ms * self.ratio() + ANSWER_MS <= bound for _ in range(n)]))
 
 
 @settings(deadline=None)
@@ -61,10 +62,32 @@ def test_quantiles_are_those_of_the_latest_48_values(values: list[float]) -> Non
         latest = values[max(0, count - 48) : count]
         assert len(window) == len(latest)
         assert window.median == np.quantile(latest, 0.5, method="higher")
-        bound = float(np.quantile(latest, CONFIDENCE, method="higher"))
+        above = sum(value > window.high for value in latest)
+        assert window.high in latest
+        assert above <= (1 - CONFIDENCE) * (len(latest) + 1)
+        assert window.bound >= window.high
         if len(latest) < 16:
-            bound = max(bound, 1.25 * window.median)
-        assert window.bound == bound
+            assert window.bound >= 1.25 * window.median
+
+
+def test_the_high_value_of_a_full_window_is_its_second_largest() -> None:
+    """96 % of what comes keeps the 47th of 48, 94 % the 46th."""
+    window = QuantileWindow()
+    for value in np.random.default_rng(0).permutation(np.arange(1.0, 49.0)):
+        window.add(float(value))
+    assert (window.median, window.high) == (25.0, 47.0)
+    assert window.bound == pytest.approx(47 + 0.7 * (47 - 25))
+
+
+def test_the_bound_covers_99_percent_of_an_exponential_tail() -> None:
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(400):
+        window = QuantileWindow()
+        for value in 1 + rng.exponential(0.2, 48):
+            window.add(float(value))
+        covered.append(1 - np.exp(-(window.bound - 1) / 0.2))
+    assert np.mean(covered) == pytest.approx(0.99, abs=0.005)
 
 
 def test_a_window_that_is_cleared_forgets() -> None:
@@ -80,12 +103,15 @@ def test_a_window_that_is_cleared_forgets() -> None:
 def test_estimates_start_from_the_profile() -> None:
     learns = estimates()
     for key, ms in MEDIANS.items():
-        assert learns.median_ms(expected(key)) == DECODE_MS + ms
-        assert DECODE_MS + ms < learns.bound_ms(expected(key)) <= 1.5 * (DECODE_MS + ms)
+        assert learns.work_ms(expected(key)) == DECODE_MS + ms
+        assert learns.median_ms(expected(key)) == DECODE_MS + ms + ANSWER_MS
+        assert learns.median_ms(expected(key)) < learns.bound_ms(expected(key)) <= 1.5 * (DECODE_MS + ms)
         assert learns.profiled(key).p50 == ms
         assert learns.live(key) is None
-    assert learns.bounds_ms([expected(k) for k in MEDIANS]) == [learns.bound_ms(expected(k)) for k in MEDIANS]
-    assert (learns.answer.median, learns.answer.bound > ANSWER_MS) == (ANSWER_MS, True)
+    every = [expected(k) for k in MEDIANS]
+    works, bounds = learns.works_and_bounds_ms(every)
+    assert works == [learns.work_ms(e) for e in every]
+    assert bounds == [learns.bound_ms(e) for e in every]
 
 
 def test_what_is_expected_of_a_picture_goes_with_its_pixels_bytes_and_reduction() -> None:
@@ -109,16 +135,16 @@ def test_a_slowdown_and_the_recovery_are_followed_within_50_runs(key: str) -> No
         for slowdown in (1.0, 2.0, 1.0, 0.5, 1.0):
             device.slowdown = slowdown
             device.serve([key] * 50)
-            assert learns.median_ms(run) == pytest.approx(slowdown * run.service_ms, rel=0.05)
+            assert learns.work_ms(run) == pytest.approx(slowdown * run.service_ms, rel=0.05)
             covered.append(device.covered(key))
-            assert learns.bound_ms(run) < 1.25 * slowdown * run.service_ms
+            assert learns.bound_ms(run) < 1.3 * slowdown * run.service_ms + ANSWER_MS
             live = learns.live(key)
             assert live is not None
             assert live.p50 == pytest.approx(slowdown * MEDIANS[key], rel=0.05)
             assert live.p50 <= live.p95 < 1.25 * slowdown * MEDIANS[key]
     # A quantile of 48 runs is itself a draw: it holds on the average, and is never far off.
-    assert np.mean(covered) >= 0.9
-    assert min(covered) >= 0.8
+    assert np.mean(covered) >= 0.97
+    assert min(covered) >= 0.9
 
 
 def test_the_bound_covers_while_it_learns() -> None:
@@ -144,7 +170,7 @@ def test_a_variant_that_never_ran_borrows_from_the_others(slowdown: float) -> No
     device = Device(learns)
     device.slowdown = slowdown
     device.serve(["small"] * 50)
-    assert learns.median_ms(expected("large")) == pytest.approx(
+    assert learns.work_ms(expected("large")) == pytest.approx(
         slowdown * expected("large").service_ms, rel=0.05
     )
     assert device.covered("large") >= 0.9
@@ -158,11 +184,11 @@ def test_a_variant_that_has_not_run_for_long_borrows_until_it_has_run_enough() -
     device.slowdown = 2.0
     device.serve(["small"] * 300)
     run = expected("large")
-    assert learns.median_ms(run) == pytest.approx(2 * run.service_ms, rel=0.05)
+    assert learns.work_ms(run) == pytest.approx(2 * run.service_ms, rel=0.05)
     assert learns.live("large") is None
     for _ in range(20):  # what it was before the slowdown must not come back
         device.serve(["large"])
-        assert learns.median_ms(run) == pytest.approx(2 * run.service_ms, rel=0.05)
+        assert learns.work_ms(run) == pytest.approx(2 * run.service_ms, rel=0.05)
     assert learns.live("large") is not None
 
 
@@ -172,8 +198,9 @@ def test_variants_may_differ_in_how_far_the_profile_is_off() -> None:
         for key, ratio in (("large", 1.3), ("small", 0.9)):
             run = expected(key)
             learns.observe(run, ratio * run.service_ms, ratio * run.inference_ms)
-    assert learns.median_ms(expected("large")) == pytest.approx(1.3 * expected("large").service_ms)
-    assert learns.median_ms(expected("small")) == pytest.approx(0.9 * expected("small").service_ms)
+            learns.observe_answer(run, ratio * run.service_ms + ANSWER_MS, ANSWER_MS)
+    assert learns.work_ms(expected("large")) == pytest.approx(1.3 * expected("large").service_ms)
+    assert learns.work_ms(expected("small")) == pytest.approx(0.9 * expected("small").service_ms)
 
 
 def test_live_figures_need_enough_runs() -> None:
@@ -192,4 +219,18 @@ def test_the_spread_is_that_of_the_noise() -> None:
     assert learns.spread == pytest.approx(1.25)
     for _ in range(60):
         learns.observe(expected("small"), 4.0, 2.0)
-    assert learns.spread == 1.0
+        learns.observe_answer(expected("small"), 4.0 + ANSWER_MS, ANSWER_MS)
+    assert learns.spread == pytest.approx(1.0)
+
+
+def test_slow_answers_widen_the_bound_and_not_the_work() -> None:
+    """A loop that is busy now and then: the worker's time is the same, what can be promised is not."""
+    learns = estimates()
+    run = expected("large")
+    for i in range(60):
+        delay = 8.0 if i % 10 == 0 else ANSWER_MS
+        learns.observe(run, run.service_ms, run.inference_ms)
+        learns.observe_answer(run, run.service_ms + delay, delay)
+    assert learns.work_ms(run) == run.service_ms
+    assert learns.median_ms(run) == run.service_ms + ANSWER_MS
+    assert learns.bound_ms(run) >= run.service_ms + 8.0

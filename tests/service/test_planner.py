@@ -1,5 +1,6 @@
 """The planner's arithmetic: which variant, how much for those behind, and how late a request would be."""
 
+import heapq
 import itertools
 import math
 
@@ -8,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import planner
-from service.planner import Demand
+from service.planner import Choice, Demand, FairShares
 
-COSTS = [40.0, 20.0, 10.0, 5.0]
+BOUNDS = [40.0, 20.0, 10.0, 5.0]
+WORKS = [30.0, 15.0, 8.0, 4.0]
 _COST = st.floats(0.1, 1000)
-_COSTS = st.lists(_COST, min_size=1, max_size=16)
+_VARIANTS = st.lists(st.tuples(_COST, st.floats(1.0, 3.0)), min_size=1, max_size=16)
 _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
 
 
@@ -24,7 +26,8 @@ _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
         (39.9, 39.9, math.inf, 1, "fits"),
         (25, 50, math.inf, 1, "degraded"),  # it waited
         (50, 50, 12, 2, "degraded"),  # others wait
-        (25, 25, 20, 1, "fits"),  # the allowance takes nothing away
+        (50, 50, 15, 1, "degraded"),  # exactly
+        (25, 25, 16, 1, "fits"),  # the allowance takes nothing away
         (3, 50, math.inf, 3, "degraded"),  # nothing fits any more
         (50, 50, 1, 3, "degraded"),
         (-5, 4.9, math.inf, 3, "infeasible"),
@@ -35,153 +38,224 @@ _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
 def test_the_most_accurate_that_fits(
     slack: float, idle_slack: float, allowance: float, index: int, decision: str
 ) -> None:
-    choice = planner.choose(COSTS, slack, idle_slack, allowance)
+    choice = planner.choose(BOUNDS, WORKS, slack, idle_slack, allowance)
     assert (choice.index, choice.decision) == (index, decision)
 
 
 def test_a_larger_variant_may_be_the_faster_one() -> None:
     # As int8 on a device without its instructions: the order is by accuracy, not by cost.
-    assert planner.choose([10, 30, 4, 6], 35, 35).index == 0
-    assert planner.choose([10, 30, 4, 6], 9, 9).index == 2
-    assert planner.choose([10, 30, 4, 6], 1, 50).index == 2
+    costs = [10.0, 30.0, 4.0, 6.0]
+    assert planner.choose(costs, costs, 35, 35).index == 0
+    assert planner.choose(costs, costs, 9, 9).index == 2
+    assert planner.choose(costs, costs, 1, 50).index == 2
 
 
-@given(_COSTS, _LIMIT, _LIMIT, _LIMIT)
+def choose(variants: list[tuple[float, float]], slack: float, idle_slack: float, allowance: float) -> Choice:
+    """`variants` are works and how much longer their bounds are."""
+    works = [work for work, _ in variants]
+    return planner.choose([w * f for w, f in variants], works, slack, idle_slack, allowance)
+
+
+@given(_VARIANTS, _LIMIT, _LIMIT, _LIMIT)
 def test_what_is_chosen_fits_and_nothing_more_accurate_does(
-    costs: list[float], slack: float, waited: float, allowance: float
+    variants: list[tuple[float, float]], slack: float, waited: float, allowance: float
 ) -> None:
     idle_slack = slack + abs(waited)
-    choice = planner.choose(costs, slack, idle_slack, allowance)
-    limit = min(slack, allowance)
-    cost = costs[choice.index]
-    assert all(better > limit for better in costs[: choice.index]) or choice.decision == "infeasible"
-    assert cost <= limit or cost == min(costs)
-    assert (choice.decision == "infeasible") == (min(costs) > idle_slack)
+    choice = choose(variants, slack, idle_slack, allowance)
+    bounds = [work * factor for work, factor in variants]
+    fits = [bound <= slack and work <= allowance for bound, (work, _) in zip(bounds, variants, strict=True)]
+    assert not any(fits[: choice.index]) or choice.decision == "infeasible"
+    assert fits[choice.index] or bounds[choice.index] == min(bounds)
+    assert (choice.decision == "infeasible") == (min(bounds) > idle_slack)
     if choice.decision == "fits":
-        alone = planner.choose(costs, idle_slack, idle_slack)
-        assert choice == alone
+        assert choice == choose(variants, idle_slack, idle_slack, math.inf)
 
 
-@given(_COSTS, _LIMIT, _LIMIT, _LIMIT, _LIMIT)
-def test_less_time_never_buys_a_costlier_variant(
-    costs: list[float], slack: float, allowance: float, less_slack: float, less_allowance: float
+@given(_VARIANTS, _LIMIT, _LIMIT, _LIMIT, _LIMIT)
+def test_less_time_never_buys_a_more_accurate_variant(
+    variants: list[tuple[float, float]],
+    slack: float,
+    allowance: float,
+    less_slack: float,
+    less_allowance: float,
 ) -> None:
-    idle_slack = max(slack, less_slack, min(costs))
-    more = planner.choose(costs, slack, idle_slack, allowance)
-    less = planner.choose(costs, min(slack, less_slack), idle_slack, min(allowance, less_allowance))
-    assert costs[less.index] <= costs[more.index]
+    idle_slack = max(slack, less_slack, *(work * factor for work, factor in variants))
+    more = choose(variants, slack, idle_slack, allowance)
+    less = choose(variants, min(slack, less_slack), idle_slack, min(allowance, less_allowance))
+    fastest = min(range(len(variants)), key=lambda i: variants[i][0] * variants[i][1])
+    assert less.index >= more.index or less.index == fastest
 
 
-@given(_COSTS, _LIMIT)
-def test_no_allowance_means_no_limit(costs: list[float], slack: float) -> None:
-    assert planner.choose(costs, slack, slack) == planner.choose(costs, slack, slack, math.inf)
+_RANKED = st.lists(st.tuples(_COST, st.floats(0.01, 1)), min_size=1, max_size=16).map(
+    lambda variants: sorted(variants, key=lambda v: -v[1])
+)
 
 
-def test_the_most_accuracy_for_its_time() -> None:
-    assert planner.most_efficient([10, 5, 4], [0.7, 0.6, 0.4]) == 1
-    assert planner.most_efficient([10], [0.7]) == 0
+def test_the_frontier_by_hand() -> None:
+    assert planner.frontier([10], [0.7]) == [0]
+    # 0.12, 0.13 and 0.1 of accuracy a millisecond: the last is no use.
+    assert planner.frontier([6, 5, 4], [0.72, 0.65, 0.4]) == [1, 0]
+    # The second is below the line from the third to the first.
+    assert planner.frontier([10, 9, 4], [0.7, 0.61, 0.6]) == [2, 0]
+    # The first costs less than the second.
+    assert planner.frontier([5, 9, 4], [0.7, 0.65, 0.6]) == [2, 0]
 
 
-@given(st.lists(st.tuples(_COST, st.floats(0.01, 1)), min_size=1, max_size=16))
-def test_nothing_gives_more_accuracy_a_millisecond(variants: list[tuple[float, float]]) -> None:
-    costs, top1 = [v[0] for v in variants], [v[1] for v in variants]
-    best = planner.most_efficient(costs, top1)
-    assert all(top1[best] / costs[best] >= t / c for c, t in variants)
+@given(_RANKED)
+def test_no_mix_of_variants_beats_the_frontier(variants: list[tuple[float, float]]) -> None:
+    works, top1 = [v[0] for v in variants], [v[1] for v in variants]
+    found = planner.frontier(works, top1)
+    assert all(top1[found[0]] / works[found[0]] >= t / w * (1 - 1e-9) for w, t in variants)
+    points = [(works[i], top1[i]) for i in found]
+    assert points == sorted(points)
+    for work, accuracy in variants:
+        for (w0, t0), (w1, t1) in itertools.pairwise(points):
+            if w0 <= work <= w1 and w1 > w0:
+                assert accuracy <= t0 + (t1 - t0) * (work - w0) / (w1 - w0) + 1e-9
+    assert max(top1) == top1[found[-1]]
 
 
-def test_common_cost_by_hand() -> None:
-    assert planner.common_cost([30], 1, 5) == 30
-    assert planner.common_cost([30, 30], 1, 5) == 15  # one after the other
-    assert planner.common_cost([30, 30, 30], 2, 5) == 15
-    assert planner.common_cost([30, 8, 40], 1, 5) == pytest.approx(40 / 3)  # the second cannot be helped
-    assert planner.common_cost([], 2, 5) == math.inf
-    assert planner.common_cost([-3, 2], 2, 5) == math.inf
-    assert planner.common_cost([math.inf, math.inf], 2, 5) == math.inf
+@given(_RANKED, st.floats(0.1, 1000))
+def test_the_allowance_is_of_the_frontier_and_within_the_limit_where_one_is(
+    variants: list[tuple[float, float]], limit: float
+) -> None:
+    works = [v[0] for v in variants]
+    found = planner.frontier(works, [v[1] for v in variants])
+    allowed = planner.allowance_ms(works, found, limit)
+    assert allowed in [works[i] for i in found]
+    assert allowed <= limit or allowed == works[found[0]]
+
+
+def test_common_work_by_hand() -> None:
+    assert planner.common_work([30], 1, 1.0, 5) == 30
+    assert planner.common_work([30], 1, 1.5, 5) == 20  # its bound is half as much again
+    assert planner.common_work([30, 30], 1, 1.0, 5) == 15  # one after the other
+    assert planner.common_work([30, 30, 30], 2, 1.0, 5) == 15
+    assert planner.common_work([30, 8, 40], 1, 1.0, 5) == pytest.approx(40 / 3)  # the second: no help
+    assert planner.common_work([], 2, 1.0, 5) == math.inf
+    assert planner.common_work([-3, 2], 2, 1.0, 5) == math.inf
+    assert planner.common_work([math.inf, math.inf], 2, 1.0, 5) == math.inf
 
 
 _SLACKS = st.lists(st.floats(-50, 1000), max_size=40)
+_SPREAD = st.floats(1, 4)
 
 
-@given(_SLACKS, st.integers(1, 16), st.floats(0.1, 50))
-def test_at_the_common_cost_all_who_can_be_helped_are_on_time_and_no_more_is_possible(
-    slacks: list[float], workers: int, fastest: float
+@given(_SLACKS, st.integers(1, 16), _SPREAD, st.floats(0.1, 50))
+def test_at_the_common_work_all_who_can_be_helped_are_on_time_and_no_more_is_possible(
+    slacks: list[float], workers: int, spread: float, fastest: float
 ) -> None:
-    cost = planner.common_cost(slacks, workers, fastest)
+    work = planner.common_work(slacks, workers, spread, fastest)
 
     def on_time(each: float) -> list[bool]:
-        return [each * (1 + i / workers) <= slack for i, slack in enumerate(slacks)]
+        return [each * (spread + i / workers) <= slack for i, slack in enumerate(slacks)]
 
-    helped = [i for i, slack in enumerate(slacks) if fastest <= slack / (1 + i / workers)]
+    shares = [slack / (spread + i / workers) for i, slack in enumerate(slacks)]
+    helped = [i for i, share in enumerate(shares) if fastest <= share * spread]
     if not helped:
-        assert cost == math.inf
+        assert work == math.inf
         return
-    assert cost >= fastest
-    assert all(on_time(cost * (1 - 1e-9))[i] for i in helped)
-    assert not all(on_time(cost * (1 + 1e-9))[i] for i in helped)
+    assert work * spread >= fastest
+    assert all(on_time(work * (1 - 1e-9))[i] for i in helped)
+    assert not all(on_time(work * (1 + 1e-9))[i] for i in helped)
 
 
-@given(_SLACKS, st.integers(1, 8), st.floats(0.1, 50), st.floats(-50, 1000))
-def test_one_more_behind_never_raises_the_common_cost(
-    slacks: list[float], workers: int, fastest: float, one_more: float
+@given(_SLACKS, st.integers(1, 8), _SPREAD, st.floats(0.1, 50), st.floats(-50, 1000))
+def test_one_more_behind_never_raises_the_common_work(
+    slacks: list[float], workers: int, spread: float, fastest: float, one_more: float
 ) -> None:
-    before = planner.common_cost(slacks, workers, fastest)
-    assert planner.common_cost([*slacks, one_more], workers, fastest) <= before
+    before = planner.common_work(slacks, workers, spread, fastest)
+    assert planner.common_work([*slacks, one_more], workers, spread, fastest) <= before
 
 
-def test_the_steady_cost_fills_the_workers_time() -> None:
-    assert planner.steady_cost(0, 4) == math.inf
-    for rate, workers in itertools.product((0.01, 0.2, 3), (1, 2, 8)):
-        cost = planner.steady_cost(rate, workers)
-        assert rate * cost / workers == pytest.approx(planner.UTILISATION)
-        assert planner.steady_cost(2 * rate, workers) == pytest.approx(cost / 2)
+def test_without_a_known_share_there_is_no_limit() -> None:
+    shares = FairShares()
+    assert shares.limit_ms(math.inf) == math.inf
+    shares.take(math.inf, 10)
+    assert shares.limit_ms(5) == 5
+
+
+@given(st.floats(1, 100), st.lists(st.floats(0.01, 10), min_size=1, max_size=200))
+def test_what_is_left_of_a_share_is_for_the_next_within_half_a_share(
+    share: float, works: list[float]
+) -> None:
+    shares = FairShares()
+    for factor in works:
+        before = shares.limit_ms(share)
+        shares.take(share, factor * share)
+        after = shares.limit_ms(share)
+        assert after >= before - 1e-9 if factor <= 1 else after <= before + 1e-9
+        assert 0.5 * share - 1e-9 <= after <= 1.5 * share + 1e-9
+
+
+def test_steps_average_to_the_share() -> None:
+    """Two variants, one below the share and one above: the mix fills the time, not one of them."""
+    shares, total = FairShares(), 0.0
+    for _ in range(4000):
+        work = 12.0 if shares.limit_ms(10.0) >= 12.0 else 4.0
+        shares.take(10.0, work)
+        total += work
+    assert total / 4000 == pytest.approx(10.0, rel=0.02)
+
+
+@given(st.floats(0.1, 100))
+def test_a_share_that_shrinks_takes_what_was_kept_with_it(share: float) -> None:
+    shares = FairShares()
+    for _ in range(100):
+        shares.take(50.0, 0.1)
+    shares.take(share, share)
+    assert shares.limit_ms(share) <= 1.5 * share + 1e-9
 
 
 def test_lateness_by_hand() -> None:
     job = Demand(slack_ms=20, fastest_ms=5, work_ms=10)
-    assert planner.lateness_ms(job, 0, [], 1) == -15
-    assert planner.lateness_ms(job, 15, [], 1) == 0
-    assert planner.lateness_ms(job, 18, [], 1) == 3
-    assert planner.lateness_ms(job, 36, [], 2) == 3
+    assert planner.lateness_ms(job, [0], [], []) == -15
+    assert planner.lateness_ms(job, [15], [], []) == 0
+    assert planner.lateness_ms(job, [18], [], []) == 3
+    assert planner.lateness_ms(job, [8], [10], []) == 3
+    # The worker that is free first counts, not the mean of the two.
+    assert planner.lateness_ms(job, [0, 36], [], []) == -15
+    assert planner.lateness_ms(job, [18, 36], [], []) == 3
     # It is in time itself, and pushes the one behind over its deadline by 2.
-    assert planner.lateness_ms(job, 0, [Demand(13, 5, 10)], 1) == 2
+    assert planner.lateness_ms(job, [0], [], [Demand(13, 5, 10)]) == 2
     # That one would be late without it, too.
-    assert planner.lateness_ms(job, 0, [Demand(3, 5, 10)], 1) == -15
+    assert planner.lateness_ms(job, [0], [], [Demand(3, 5, 10)]) == -15
     # The second behind waits for the first.
-    assert planner.lateness_ms(job, 0, [Demand(90, 5, 10), Demand(21, 5, 10)], 1) == 4
+    assert planner.lateness_ms(job, [0], [], [Demand(90, 5, 10), Demand(21, 5, 10)]) == 4
     # Who has no deadline is never late.
-    assert planner.lateness_ms(job, 0, [Demand(math.inf, 5, 10)], 1) == -15
+    assert planner.lateness_ms(job, [0], [], [Demand(math.inf, 5, 10)]) == -15
 
 
 _DEMAND = st.builds(Demand, st.floats(-50, 500), st.floats(0.1, 20), st.floats(0.1, 100))
 _DEMANDS = st.lists(_DEMAND, max_size=10)
+_FREE = st.lists(st.floats(0, 100), min_size=1, max_size=4)
+_AHEAD = st.lists(st.floats(0.1, 100), max_size=6)
 
 
-@given(_DEMAND, st.floats(0, 500), _DEMANDS, st.integers(1, 8))
-def test_when_taking_a_request_is_in_time_nobody_becomes_late(
-    job: Demand, ahead: float, behind: list[Demand], workers: int
+def lateness_of_all(jobs: list[Demand], free_ms: list[float], ahead: list[float]) -> list[float]:
+    """Each one's, by running them in order on whichever worker is free first."""
+    free = sorted(free_ms)
+    for work in ahead:
+        heapq.heapreplace(free, free[0] + work)
+    late = []
+    for each in jobs:
+        late.append(free[0] + each.fastest_ms - each.slack_ms)
+        heapq.heapreplace(free, free[0] + each.work_ms)
+    return late
+
+
+@given(_DEMAND, _FREE, _AHEAD, _DEMANDS)
+def test_lateness_is_that_of_the_worst_whom_taking_the_request_makes_late(
+    job: Demand, free: list[float], ahead: list[float], behind: list[Demand]
 ) -> None:
-    def ends_late(jobs: list[Demand], work: float) -> list[bool]:
-        late = []
-        for each in jobs:
-            late.append(work / workers + each.fastest_ms - each.slack_ms > 1e-6)
-            work += each.work_ms
-        return late
-
-    lateness = planner.lateness_ms(job, ahead, behind, workers)
-    assert math.isfinite(lateness)
-    without, with_it = ends_late(behind, ahead), ends_late([job, *behind], ahead)
-    if lateness <= 0:
-        assert not with_it[0]
-        assert all(before or not after for before, after in zip(without, with_it[1:], strict=True))
-    else:
-        own = ahead / workers + job.fastest_ms - job.slack_ms
-        pushed = any(
-            after and not before
-            for before, after in zip(ends_late(behind, ahead - 1e-3), with_it[1:], strict=True)
-        )
-        assert own > 0 or pushed or lateness < 1e-3
+    own, *others = lateness_of_all([job, *behind], free, ahead)
+    without = lateness_of_all(behind, free, ahead)
+    made_late = [after for before, after in zip(without, others, strict=True) if before <= 0]
+    assert planner.lateness_ms(job, free, ahead, behind) == pytest.approx(max([own, *made_late]))
 
 
-@given(_DEMAND, st.floats(0, 500), st.floats(0, 500), st.integers(1, 8))
-def test_more_work_ahead_makes_later(job: Demand, ahead: float, more: float, workers: int) -> None:
-    assert planner.lateness_ms(job, ahead + more, [], workers) >= planner.lateness_ms(job, ahead, [], workers)
+@given(_DEMAND, _FREE, _AHEAD, st.floats(0.1, 100))
+def test_more_work_ahead_makes_no_earlier(
+    job: Demand, free: list[float], ahead: list[float], more: float
+) -> None:
+    assert planner.lateness_ms(job, free, [*ahead, more], []) >= planner.lateness_ms(job, free, ahead, [])
