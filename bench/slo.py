@@ -1,123 +1,173 @@
-"""How well budgets are kept under load, against every static variant: `python -m bench.slo`.
+"""How well budgets are kept under load: `python -m bench.slo --store STORE --photos FOLDER`.
 
-Replays open-loop traces over real photos against real servers: ours with the whole store; one with each
-variant alone, which keeps the same queue and dropping (the static policy); and each variant pinned, first
-come first served without dropping, as servers do that know no deadlines. Ratios are of one run.
+Replays open-loop traces over real photos against a real server, one after the other for each trace: our
+policy; every variant pinned with the same deadline queue and dropping (the static policies); and every
+variant pinned without a budget, first come first served without dropping, as servers do that know no
+deadlines. Beside them stands what a clairvoyant could reach. Writes JSON, a table and a plot.
+
+With `--base-url` only our policy is replayed, against a server that runs already.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
-import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import numpy as np
 
-from bench import simulator
+from bench import simulator, slo_report
+from bench.clairvoyant import upper_bound
 from bench.open_loop import Answer, Request, replay
 from bench.server import running_server
-from model_store.store import ModelStore
+from model_store.imaging import decode
+from model_store.manifest import Preprocessing, parse_variant_id
+from model_store.sources import CHECKPOINTS_BY_NAME
+from service.latency import ANSWER_MS
 
-FCFS_TRACES = ("2x", "ramp to 3x")
+_OVERLOADED = 1.2  # beyond this share of the largest variant's capacity, FCFS servers are compared too
+Row = dict[str, float]
+Rows = dict[str, Row]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--store", type=Path, required=True)
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--store", type=Path, help="starts a server over it")
+    target.add_argument("--base-url", help="a server that runs already: our policy only")
     parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG pictures")
     parser.add_argument("--trace", type=Path, help="CSV of arrivals with the column TIMESTAMP")
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=10, help="length of each trace")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shares", type=float, nargs="*", default=[0.2, 0.5, 0.7, 1, 1.5, 2, 3])
-    parser.add_argument("--output", type=Path, default=Path("docs/slo.json"))
+    parser.add_argument("--recovery-seconds", type=float, default=60, help="of overload, at the end")
+    parser.add_argument("--output", type=Path, default=Path("docs/slo.json"), help="beside it: .md, .svg")
     options = parser.parse_args(arguments)
-    photos = [
-        p.read_bytes() for p in sorted(options.photos.iterdir()) if p.suffix.lower() in (".jpg", ".jpeg")
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(options, photos, Path(folder))
+    paths = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+    photos = [p.read_bytes() for p in paths]
+    if options.base_url:
+        result = Bench(options.base_url, photos, options).run()
+    else:
+        with contextlib.ExitStack() as stack:
+            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            # As the peers do, without a budget the queue takes all that comes.
+            server = stack.enter_context(running_server(options.store, state, queue_length="100000"))
+            result = Bench(server.base_url, photos, options).run(policies=True)
     options.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written: {options.output}")
+    written = slo_report.write(result, options.output)
+    print(f"written: {', '.join(str(path) for path in [options.output, *written])}")
 
 
-def run(options: argparse.Namespace, photos: list[bytes], folder: Path) -> dict[str, object]:
-    top1 = published_top1(ModelStore(options.store))
-    state = folder / "state"
-    with running_server(options.store, state) as server:
-        capacity = measure_capacity(server.base_url, max(top1, key=top1.__getitem__), photos)
-    print(f"capacity of {max(top1, key=top1.__getitem__)}: {capacity:.0f} requests/s", flush=True)
-    traces = dict(arrivals(capacity, options))
-    rows: dict[str, dict[str, dict[str, float]]] = {name: {} for name in traces}
-    with running_server(options.store, state) as server:
-        for name, times in traces.items():
-            rows[name]["ours"] = replayed(server.base_url, times, photos, top1, options.seed)
-            print(f"{name:<20} ours {rows[name]['ours']}", flush=True)
-        for variant in top1:
-            for name in set(FCFS_TRACES) & set(traces):
-                rows[name][f"fcfs {variant}"] = replayed(
-                    server.base_url, traces[name], photos, top1, options.seed, pinned=variant
-                )
-    for variant in top1:
-        with running_server(store_of_one(options.store, variant, folder), state) as server:
-            for name, times in traces.items():
-                rows[name][f"static {variant}"] = replayed(server.base_url, times, photos, top1, options.seed)
-    for name, row in rows.items():
-        print(f"{name:<20} {ratios(row)}", flush=True)
-    return {
-        "capacity_per_s": round(capacity, 1),
-        "seconds": options.seconds,
-        "rows": rows,
-        "ratios": {name: ratios(row) for name, row in rows.items()},
-    }
+class Bench:
+    """One run against one server."""
+
+    def __init__(self, base_url: str, photos: list[bytes], options: argparse.Namespace) -> None:
+        self._base_url, self._photos, self._options = base_url, photos, options
+        listed = httpx.get(f"{base_url}/v1/variants?task=imagenet").json()["variants"]
+        loaded = [v for v in listed if v["loaded"]]
+        self._top1 = {v["id"]: published_top1(v["id"]) for v in loaded}
+        self._inference_ms: dict[str, float] = {v["id"]: v["latency_ms"]["p50"] for v in loaded}
+        self._variants = sorted(self._top1, key=self._top1.__getitem__, reverse=True)
+
+    def run(self, *, policies: bool = False) -> dict[str, object]:
+        capacity = {v: max(self._flood(v) for _ in range(3)) for v in (self._variants[0], self._variants[-1])}
+        largest, smallest = capacity.values()
+        print(f"capacity: largest {largest:.0f}, smallest variant {smallest:.0f} requests/s", flush=True)
+        decode_ms = self._decode_ms()
+        rows: dict[str, Rows] = {}
+        for name, times, overloaded in self._traces(largest):
+            rows[name] = found = {"ours": self._replayed(times)}
+            found["ours"]["clairvoyant"] = self._clairvoyant(times, decode_ms)
+            if policies:
+                for variant in self._variants:
+                    found[f"static {variant}"] = self._replayed(times, pinned=variant)
+                for variant in self._variants if overloaded else ():
+                    found[f"fcfs {variant}"] = self._replayed(times, pinned=variant, budgets=False)
+            print(f"{name:<15} {ratios(found)} {found['ours']}", flush=True)
+        recovery_ms = self._recovery_ms(2 * smallest, self._options.recovery_seconds)
+        print(f"after the overload the first answer in time came after {recovery_ms:.0f} ms", flush=True)
+        return {
+            "variants": {v: {"top1": self._top1[v], "p50_ms": self._inference_ms[v]} for v in self._variants},
+            "capacity_per_s": {v: round(c, 1) for v, c in capacity.items()},
+            "seconds": self._options.seconds,
+            "rows": rows,
+            "ratios": {name: ratios(row) for name, row in rows.items()},
+            "recovery_ms": round(recovery_ms, 1),
+        }
+
+    def _traces(self, capacity: float) -> Iterator[tuple[str, simulator.Floats, bool]]:
+        seconds, seed = self._options.seconds, self._options.seed
+        for share in self._options.shares:
+            rate = share * capacity
+            yield f"{share:g}x", simulator.poisson(rate, int(rate * seconds), seed), share > _OVERLOADED
+        yield "wave 0.3x-2x", simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed), True
+        yield "ramp to 3x", simulator.ramp(3 * capacity, seconds, seed), True
+        if self._options.trace:
+            # The trace has few requests; three times as long shows its bursts.
+            yield "Azure trace 1x", simulator.trace(self._options.trace, capacity, 3 * seconds), True
+
+    def _draw(self, times: simulator.Floats) -> tuple[simulator.Floats, list[int]]:
+        """A budget and a picture for each arrival; the same for every policy."""
+        rng = np.random.default_rng(self._options.seed)
+        budgets = rng.choice(simulator.BUDGETS_MS, len(times))
+        return budgets, rng.integers(0, len(self._photos), len(times)).tolist()
+
+    def _replayed(self, times: simulator.Floats, *, pinned: str | None = None, budgets: bool = True) -> Row:
+        """Each request asks for its budget and wants no late answer, unless `budgets` is false."""
+        drawn, pictures = self._draw(times)
+        requests = []
+        for at, budget, picture in zip(times, drawn, pictures, strict=True):
+            wishes = [f"latency_budget_ms={budget}", "on_miss=reject"] if budgets else []
+            query = "&".join([*wishes, *([f"variant={pinned}"] if pinned else []), "top_k=1"])
+            requests.append(Request(float(at), float(budget), query, self._photos[picture]))
+        return summary(asyncio.run(replay(self._base_url, requests)), self._top1)
+
+    def _flood(self, variant: str) -> float:
+        """Requests a second of one variant, from the time that 200 requests at once take."""
+        n = len(self._photos)
+        requests = [Request(0, 1e9, f"variant={variant}", self._photos[i % n]) for i in range(200)]
+        answers = asyncio.run(replay(self._base_url, requests))
+        return len(requests) / (max(a.total_ms for a in answers) / 1e3)
+
+    def _decode_ms(self) -> simulator.Floats:
+        """[photos, variants]: the shortest of three decodings of each photo for each variant."""
+        sizes = [parse_variant_id(v)[1] for v in self._variants]
+        times = np.empty((len(self._photos), len(sizes)))
+        for i, photo in enumerate(self._photos):
+            for j, size in enumerate(sizes):
+                times[i, j] = min(_timed_decode(photo, size) for _ in range(3))
+        return times
+
+    def _clairvoyant(self, times: simulator.Floats, decode_ms: simulator.Floats) -> float:
+        """With what each picture takes on an idle device."""
+        budgets, pictures = self._draw(times)
+        works = decode_ms[pictures] + np.array([self._inference_ms[v] for v in self._variants])
+        top1 = np.array([self._top1[v] for v in self._variants])
+        return round(upper_bound(times, budgets - ANSWER_MS, works, top1, workers=2), 4)
+
+    def _recovery_ms(self, rate: float, seconds: float) -> float:
+        """After an overload: how long until a request on the idle server is answered in time."""
+        self._replayed(simulator.poisson(rate, int(rate * seconds), self._options.seed))
+        ended = time.perf_counter()
+        with httpx.Client(base_url=self._base_url) as http:
+            while True:
+                url = "/v1/classify?latency_budget_ms=60&on_miss=reject"
+                answer = http.post(url, content=self._photos[0])
+                if answer.status_code == 200 and answer.json()["latency"]["met"]:
+                    return (time.perf_counter() - ended) * 1e3
 
 
-def published_top1(store: ModelStore) -> dict[str, float]:
-    """Official top-1 by variant id, the smallest first."""
-    manifests = [v.manifest for v in store.variants("imagenet") if v.manifest]
-    return {m.id: m.official_top1 for m in sorted(manifests, key=lambda m: m.official_top1)}
+def published_top1(variant: str) -> float:
+    """Of the official fp32 checkpoint of its width and resolution."""
+    alpha, resolution, _ = parse_variant_id(variant)
+    return CHECKPOINTS_BY_NAME[f"{alpha}_{resolution}"].top1 / 100
 
 
-def measure_capacity(base_url: str, variant: str, photos: list[bytes]) -> float:
-    """Requests a second of one pinned variant, from the time that a backlog of 300 takes."""
-    requests = [Request(0, 1e9, f"variant={variant}", photos[i % len(photos)]) for i in range(200)]
-    answers = asyncio.run(replay(base_url, requests))
-    return len(requests) / (max(a.total_ms for a in answers) / 1e3)
-
-
-def arrivals(capacity: float, options: argparse.Namespace) -> Iterator[tuple[str, simulator.Floats]]:
-    seconds, seed = options.seconds, options.seed
-    for share in options.shares:
-        rate = share * capacity
-        yield f"{share:g}x", simulator.poisson(rate, int(rate * seconds), seed)
-    yield "square 0.3x-2x", simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed)
-    yield "ramp to 3x", simulator.ramp(3 * capacity, seconds, seed)
-    if options.trace:
-        yield "azure 1x", simulator.trace(options.trace, capacity, seconds)
-
-
-def replayed(
-    base_url: str,
-    times: simulator.Floats,
-    photos: list[bytes],
-    top1: dict[str, float],
-    seed: int,
-    *,
-    pinned: str | None = None,
-) -> dict[str, float]:
-    """Without `pinned`, each request asks for its budget and wants no late answer."""
-    rng = np.random.default_rng(seed)
-    budgets = rng.choice(simulator.BUDGETS_MS, len(times))
-    pictures = rng.integers(0, len(photos), len(times))
-    requests = []
-    for at, budget, picture in zip(times, budgets, pictures, strict=True):
-        query = f"variant={pinned}" if pinned else f"latency_budget_ms={budget}&on_miss=reject"
-        requests.append(Request(float(at), float(budget), f"{query}&top_k=1", photos[picture]))
-    return summary(asyncio.run(replay(base_url, requests)), top1)
-
-
-def summary(answers: list[Answer], top1: dict[str, float]) -> dict[str, float]:
+def summary(answers: list[Answer], top1: dict[str, float]) -> Row:
     """On time is what the server's clock says, from the request's head to the answer."""
     served = [a for a in answers if a.status == 200]
     totals = np.array([_latency(a, "total_ms") for a in served])
@@ -136,6 +186,7 @@ def summary(answers: list[Answer], top1: dict[str, float]) -> dict[str, float]:
         "attainment_of_admitted": round(float(on_time.sum()) / max(1, admitted), 4),
         "refused": round(len(refused) / len(answers), 4),
         "refusal_ms_p50": round(float(np.median(refused)), 2) if refused else 0.0,
+        "lateness_ms_p50": round(float(np.quantile(late, 0.5)), 2) if served else 0.0,
         "lateness_ms_p99": round(float(np.quantile(late, 0.99)), 2) if served else 0.0,
         "prediction_error": round(float(np.median(np.abs(predicted - totals) / totals)), 3)
         if served
@@ -145,27 +196,24 @@ def summary(answers: list[Answer], top1: dict[str, float]) -> dict[str, float]:
     }
 
 
-def ratios(row: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Goodput accuracy of ours to the best static variant, to the best and the largest served FCFS."""
+def ratios(row: Rows) -> Row:
+    """Goodput accuracy of ours to the others'."""
     ours = row["ours"]["goodput_accuracy"]
     static = [r["goodput_accuracy"] for name, r in row.items() if name.startswith("static ")]
     fcfs = [r["goodput_accuracy"] for name, r in row.items() if name.startswith("fcfs ")]
-    found = {"to_best_static": round(ours / max(static), 3)}
+    found = {"to_clairvoyant": round(ours / row["ours"]["clairvoyant"], 3)}
+    if static:
+        found["to_best_static"] = round(ours / max(static), 3)
     if fcfs:
         found["to_best_fcfs"] = round(ours / max(fcfs), 3)
-        found["to_largest_fcfs"] = round(ours / max(fcfs[-1], 1e-3), 1)
+        found["to_largest_fcfs"] = round(ours / max(fcfs[0], 1e-3), 1)
     return found
 
 
-def store_of_one(store: Path, variant: str, folder: Path) -> Path:
-    """A copy of the store that holds one variant."""
-    target = folder / variant
-    (target / "imagenet").mkdir(parents=True)
-    for path in (store / "imagenet").iterdir():
-        if path.is_file() and not path.name.startswith("."):
-            shutil.copy(path, target / "imagenet")
-    shutil.copytree(store / "imagenet" / variant, target / "imagenet" / variant)
-    return target
+def _timed_decode(photo: bytes, size: int) -> float:
+    before = time.perf_counter()
+    decode(photo, size, Preprocessing())
+    return (time.perf_counter() - before) * 1e3
 
 
 def _latency(answer: Answer, name: str) -> float:
