@@ -27,16 +27,26 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Family:
-    """Variants, the most accurate first: keys, published top-1, and median inference in ms."""
+    """Variants, the most accurate first: keys, published top-1, and median inference in ms with one thread.
+
+    `speedup` is of the first one when it may use the threads of all workers; None when it may not.
+    """
 
     keys: tuple[str, ...]
     top1: tuple[float, ...]
     inference_ms: tuple[float, ...]
+    speedup: float | None = None
 
-    def profile(self) -> DeviceProfile:
-        inference = {
-            key: Quantiles(p50=ms, p95=ms * 1.1) for key, ms in zip(self.keys, self.inference_ms, strict=True)
-        }
+    def plans(self, workers: int) -> list[tuple[str, float, float, int]]:
+        """(key, top-1, inference in ms, threads) as the service orders them."""
+        found = [(k, t, ms, 1) for k, t, ms in zip(self.keys, self.top1, self.inference_ms, strict=True)]
+        if self.speedup is not None and workers > 1:
+            key, top1, ms, _ = found[0]
+            found.insert(1, (f"{key}/{workers} threads", top1, ms / self.speedup, workers))
+        return found
+
+    def profile(self, workers: int = 2) -> DeviceProfile:
+        inference = {key: Quantiles(p50=ms, p95=ms * 1.1) for key, _, ms, _ in self.plans(workers)}
         cost = DecodeCost(base_ms=0, per_megapixel_ms=0, per_megabyte_ms=0)
         return DeviceProfile(device="simulated", inference=inference, decode={"JPEG/1": cost})
 
@@ -136,10 +146,12 @@ class Result:
 
 def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool = True) -> Result:
     """Runs the dispatcher over the workload until all is answered."""
-    estimates = LatencyEstimates(family.profile())
+    estimates = LatencyEstimates(family.profile(workers))
+    plans = family.plans(workers)
+    top1 = [accuracy for _, accuracy, _, _ in plans]
     dispatcher = Dispatcher(estimates, workers, max_length=256, max_bytes=1 << 40)
     decode_classes = {
-        ms: [Expected(k, ms, inf) for k, inf in zip(family.keys, family.inference_ms, strict=True)]
+        ms: [Expected(key, ms, inference, threads) for key, _, inference, threads in plans]
         for ms in np.unique(load.decode_ms).tolist()
     }
     result = Result(requests=len(load.arrivals))
@@ -171,7 +183,7 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
             result.lateness_ms.append(end + ANSWER_MS - deadline)
         if deadline is None or end + ANSWER_MS <= deadline:
             result.on_time += 1
-            result.accuracy += family.top1[done.index]
+            result.accuracy += top1[done.index]
         else:
             result.late += 1
         dispatch(end)
@@ -181,7 +193,7 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
         while ends and ends[0][0] <= arrival:
             complete()
         deadline = arrival + budget if budget < np.inf else None
-        job = Job(decode_classes[decode], family.top1, arrival, deadline, reject_late=reject, payload=i)
+        job = Job(decode_classes[decode], top1, arrival, deadline, reject_late=reject, payload=i)
         if dispatcher.admit(job, arrival) is not None:
             result.refused += 1
         elif dispatcher.running < workers:

@@ -28,11 +28,11 @@ _ARRIVALS = 64
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request. `expected` has what each variant is expected to take, the most accurate first, and
-    `top1` how accurate each is.
+    """One request. `expected` has what each plan is expected to take, the most accurate variant first and
+    of each the plan with one thread first, and `top1` how accurate each is.
 
-    `deadline` is None without a budget. `pinned` is the place of the only variant allowed. `payload` is
-    the caller's own.
+    `deadline` is None without a budget. `pinned` is the place of the only plan allowed. `payload` is the
+    caller's own.
     """
 
     expected: list[Expected]
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A job that a worker shall run now with variant `index`.
+    """A job that a worker shall run now by plan `index`.
 
     `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
     all, take no longer.
@@ -64,6 +64,10 @@ class Assignment:
     started: float
     median_ms: float
     bound_ms: float
+
+    @property
+    def threads(self) -> int:
+        return self.job.expected[self.index].threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Dispatcher:
         self._order = itertools.count()
         self._bytes = 0
         self._running: dict[Job, float] = {}  # when each is expected to free its worker
+        self._exclusive = False  # what runs keeps all workers
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
         self._shares = planner.FairShares()
 
@@ -99,6 +104,11 @@ class Dispatcher:
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def _busy(self) -> int:
+        """Workers that are at something, or kept free for the threads of what runs."""
+        return self.workers if self._exclusive else len(self._running)
+
     def idle_fastest_ms(self, job: Job) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since."""
         return min(expected.service_ms for expected in self._allowed(job)) + ANSWER_MS
@@ -109,7 +119,7 @@ class Dispatcher:
         self._arrivals.append(now)
         if job.pinned is None:
             works, bounds = self.estimates.works_and_bounds_ms(job.expected)
-            job.fastest = bounds.index(min(bounds))
+            job.fastest = planner.fastest(bounds, works)
             job.frontier = planner.frontier(works, job.top1)
         else:
             job.fastest = job.pinned
@@ -120,7 +130,7 @@ class Dispatcher:
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
             return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._work_ms(job))
         # With an idle worker for it and for each that waits, they are about to be taken: nobody is held up.
-        busy = len(self._queue) + self.running >= self.workers
+        busy = len(self._queue) + self._busy >= self.workers
         if job.reject_late and job.deadline is not None and busy:
             late_ms = self._lateness_ms(job, now)
             if late_ms > 0:
@@ -131,7 +141,7 @@ class Dispatcher:
     def next(self, now: float) -> Assignment | Job | None:
         """What a free worker shall do: an assignment, or a job that was too late and is given back
         (`reject_late`), or nothing."""
-        while self._queue:
+        while self._queue and not self._exclusive:
             job = self._pop()
             if job.deadline is None or job.late:
                 return self._assign_patient(job, now)
@@ -150,13 +160,15 @@ class Dispatcher:
             if job.pinned is not None:
                 return self._assign_patient(job, now)
             allowance = self._allowance(job, works, bounds[job.fastest], now)
-            choice = planner.choose(bounds, works, slack, job.deadline - job.submitted, allowance)
+            idle_slack = job.deadline - job.submitted
+            choice = planner.choose(bounds, works, job.fastest, slack, idle_slack, allowance)
             return self._assign(job, choice.index, choice.decision, now)
         return None
 
     def finish(self, done: Assignment, now: float, inference_ms: float | None) -> None:
         """The worker is free again; `inference_ms` is None when the job failed and teaches nothing."""
         self._running.pop(done.job, None)
+        self._exclusive = False  # what keeps all workers runs alone
         if inference_ms is not None:
             self.estimates.observe(done.job.expected[done.index], now - done.started, inference_ms)
 
@@ -205,7 +217,8 @@ class Dispatcher:
         estimates = self.estimates
         work = estimates.work_ms(expected)
         self._running[job] = now + work
-        self._shares.take(self._share_ms(now), work)
+        self._exclusive = expected.threads > 1
+        self._shares.take(self._share_ms(now), work * expected.threads)
         return Assignment(
             job, index, decision, now, estimates.median_ms(expected), estimates.bound_ms(expected)
         )
@@ -234,6 +247,8 @@ class Dispatcher:
     def _free_ms(self, now: float) -> list[float]:
         """After how long each worker is expected to be free."""
         busy = [max(0.0, end - now) for end in self._running.values()]
+        if self._exclusive:
+            return busy * self.workers
         return busy + [0.0] * (self.workers - len(busy))
 
     def _backlog_ms(self, now: float) -> float:

@@ -10,6 +10,7 @@ the whole is less than the sum of its parts' quantiles.
 """
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,12 +66,13 @@ class QuantileWindow:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the profile expects of one picture with one variant: the medians of its phases, and of the whole
-    that a worker needs."""
+    """What the profile expects of one picture with one plan: the medians of its phases, and of the whole
+    that a worker needs. With several `threads` it keeps all workers."""
 
     key: str
     decode_ms: float
     inference_ms: float
+    threads: int = 1
     service_ms: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,10 +106,12 @@ class LatencyEstimates:
         self._count = 0
         self._ratios: dict[str, tuple[float, float]] = {}  # see `_current`; empty when out of date
 
-    def expected(self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing) -> Expected:
+    def expected(
+        self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing, threads: int = 1
+    ) -> Expected:
         """Before correction, for a picture of this header."""
         cost = self._decode[decode_key(header.format, header.scale(size, preprocessing))]
-        return Expected(key, cost.predict_ms(header), self._inference[key].p50)
+        return Expected(key, cost.predict_ms(header), self._inference[key].p50, threads)
 
     def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""
@@ -122,12 +126,13 @@ class LatencyEstimates:
         return expected.service_ms * self._current()[expected.key][1] + self._answer.median
 
     def works_and_bounds_ms(self, expected: Sequence[Expected]) -> tuple[list[float], list[float]]:
-        """Of each: see `work_ms` and `bound_ms`."""
+        """Of each: see `work_ms` and `bound_ms`. The work of what keeps all workers is infinite: there is
+        room for it only when nobody else wants one."""
         ratios, answer = self._current(), self._answer.median
         works, bounds = [], []
         for e in expected:
             work, bound = ratios[e.key]
-            works.append(e.service_ms * work)
+            works.append(e.service_ms * work if e.threads == 1 else math.inf)
             bounds.append(e.service_ms * bound + answer)
         return works, bounds
 

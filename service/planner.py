@@ -2,7 +2,8 @@
 
 Times in milliseconds. Two figures of each variant, best variant first, as a task's variants are ordered: its
 bound is what almost all such requests take to the answer, its work what a worker takes in the median.
-Bounds are for promises, work is for sharing the workers.
+Bounds are for promises, work is for sharing the workers. A variant may be there twice: with one thread, and,
+where the work is infinite, with the threads of all workers, for which all of them have to be idle.
 """
 
 import heapq
@@ -29,6 +30,7 @@ class Choice:
 def choose(
     bounds_ms: Sequence[float],
     works_ms: Sequence[float],
+    fastest: int,
     slack_ms: float,
     idle_slack_ms: float,
     allowance_ms: float = math.inf,
@@ -37,9 +39,8 @@ def choose(
 
     `slack_ms` is what is left now, `idle_slack_ms` what was left when the request could first have run:
     a device without load would have chosen by it. `allowance_ms` is the most work that this request may
-    be for the sake of others (see `allowance_ms`). When nothing fits, the fastest variant is chosen.
+    be for the sake of others (see `allowance_ms`). When nothing fits, `fastest` is chosen.
     """
-    fastest = bounds_ms.index(min(bounds_ms))
     idle = chosen = None
     for i, bound in enumerate(bounds_ms):
         if bound <= idle_slack_ms:
@@ -119,6 +120,11 @@ class FairShares:
         if share_ms < math.inf:
             most = _MOST_KEPT * share_ms
             self._kept_ms = max(-most, min(most, self._kept_ms + share_ms - work_ms))
+
+
+def fastest(bounds_ms: Sequence[float], works_ms: Sequence[float]) -> int:
+    """Where the least bound is of what can always run."""
+    return min((bound, i) for i, bound in enumerate(bounds_ms) if works_ms[i] < math.inf)[1]
 
 
 @dataclass(frozen=True, slots=True)

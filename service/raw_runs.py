@@ -24,6 +24,7 @@ class RawOutcome:
     queue_ms: float
     inference_ms: float
     decode_ms: float = 0.0
+    threads: int = 1
     decision: Decision = "pinned"
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from model_store.imaging import ImageError, ImageHeader, decode
 from model_store.profile import Quantiles
 from model_store.runtime import Scores
-from service import errors
+from service import errors, planner
 from service.catalog import LoadedVariant, TaskCatalog
 from service.dispatch import Assignment, Dispatcher, Job, Refusal
 from service.latency import Expected
@@ -65,6 +65,10 @@ class Outcome:
     @property
     def decision(self) -> Decision:
         return self.assignment.decision
+
+    @property
+    def threads(self) -> int:
+        return self.assignment.threads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,17 +139,21 @@ class Scheduler:
         self._metrics.served(outcome, deadline is None or now <= deadline)
 
     def expected(self, task: TaskCatalog, header: ImageHeader) -> list[Expected]:
-        """What each variant of the task is expected to take for such a picture, before correction."""
+        """What each plan of the task is expected to take for such a picture, before correction."""
         preprocessing = task.manifest.preprocessing
         estimates = self._dispatcher.estimates
         return [
-            estimates.expected(v.key, header, v.manifest.resolution, preprocessing) for v in task.variants
+            estimates.expected(p.key, header, p.variant.manifest.resolution, preprocessing, p.threads)
+            for p in task.plans
         ]
 
-    def bounds_ms(self, task: TaskCatalog, header: ImageHeader) -> list[float]:
-        """What the planner reckons with for each variant of the task now, the answer included."""
+    def choose_idle(self, task: TaskCatalog, header: ImageHeader, budget_ms: float) -> LoadedVariant | None:
+        """The variant that such a picture would get now on an idle device; None when none fits."""
+        expected = self.expected(task, header)
         with self._changed:
-            return self._dispatcher.estimates.works_and_bounds_ms(self.expected(task, header))[1]
+            works, bounds = self._dispatcher.estimates.works_and_bounds_ms(expected)
+        chosen = planner.choose(bounds, works, planner.fastest(bounds, works), budget_ms, budget_ms)
+        return None if chosen.decision == "infeasible" else task.plans[chosen.index].variant
 
     def latencies(self, variant: LoadedVariant) -> tuple[Quantiles, Quantiles | None]:
         """Inference times by the profile, and of the latest runs."""
@@ -162,7 +170,7 @@ class Scheduler:
             arrival=picture.arrival,
             deadline=None if budget is None else picture.arrival + budget,
             size_bytes=len(picture.data),
-            pinned=None if picture.pinned is None else task.variants.index(picture.pinned),
+            pinned=None if picture.pinned is None else _place(task, picture.pinned),
             reject_late=picture.reject_late,
             payload=ticket,
         )
@@ -195,6 +203,8 @@ class Scheduler:
             _hand_over(taken.job.payload, result)
             with self._changed:
                 self._dispatcher.finish(taken, now_ms(), inference_ms)
+                if taken.threads > 1:
+                    self._changed.notify_all()  # the other workers were kept from what came meanwhile
 
     def _take(self) -> Assignment | Job | None:
         """Waits for work; None once all is done and the scheduler stops."""
@@ -220,14 +230,15 @@ def _settle(cpu: int | None) -> None:
 
 def _serve(assignment: Assignment) -> Outcome:
     picture: Picture = assignment.job.payload.picture
-    variant = picture.task.variants[assignment.index]
+    plan = picture.task.plans[assignment.index]
+    variant = plan.variant
     started = now_ms()
     try:
         image = decode(picture.data, variant.manifest.resolution, picture.task.manifest.preprocessing)
     except ImageError as error:
         raise errors.UnreadableImage(str(error)) from None
     decoded = now_ms()
-    scores = variant.session.run(image[np.newaxis])[0]
+    scores = plan.session.run(image[np.newaxis])[0]
     finished = now_ms()
     elapsed = assignment.started - picture.arrival
     return Outcome(
@@ -241,6 +252,11 @@ def _serve(assignment: Assignment) -> Outcome:
         inference_ms=finished - decoded,
         finished=finished,
     )
+
+
+def _place(task: TaskCatalog, variant: LoadedVariant) -> int:
+    """Of the variant's plan with one thread."""
+    return next(i for i, plan in enumerate(task.plans) if plan.variant is variant)
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:

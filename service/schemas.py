@@ -61,6 +61,7 @@ class Latency(_Response):
     queue_ms: float
     decode_ms: float
     inference_ms: float
+    threads: int = Field(description="That the inference used; several only on an idle device.")
     met: bool = Field(description="total_ms is within budget_ms; true when there is none.")
 
 

@@ -50,10 +50,11 @@ class Service:
         """Loads, measures and warms; blocks for seconds, so it runs off the event loop."""
         try:
             store = ModelStore(self.settings.store)
-            catalog = Catalog.load(store)
+            threads = self.settings.threads or usable_cpus()
+            catalog = Catalog.load(store, threads)
             release_memory()  # the runtime's copies of the weights
             profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
-            threads = self.settings.threads or usable_cpus()
+            catalog = catalog.worthwhile({key: times.p50 for key, times in profile.inference.items()})
             dispatcher = Dispatcher(
                 LatencyEstimates(profile),
                 threads,
@@ -138,18 +139,19 @@ def _device_profile(catalog: Catalog, store_digest: str, state_dir: Path) -> Dev
 
 
 def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile | None:
-    """None for a profile that lacks a loaded variant, as after one was refused and then mended."""
-    if profile is None or any(v.key not in profile.inference for v in catalog.variants()):
+    """None for a profile that lacks a plan, as after a variant was refused and then mended."""
+    if profile is None or any(p.key not in profile.inference for p in catalog.plans()):
         return None
     return profile
 
 
 def _measure(catalog: Catalog) -> DeviceProfile:
-    variants = catalog.variants()
-    log.info("measuring %d variants and decoding on this device: %s", len(variants), profiling.device_name())
+    plans = catalog.plans()
+    log.info("measuring %d variants and decoding on this device: %s", len(plans), profiling.device_name())
     decode = profiling.measure_decoding()
     inference = {}
-    for i, v in enumerate(variants, start=1):
-        inference[v.key] = times = profiling.measure_inference(v.session, v.manifest.resolution)
-        log.info("measured %d of %d: %s, p50 %.1f ms", i, len(variants), v.key, times.p50)
+    for i, plan in enumerate(plans, start=1):
+        resolution = plan.variant.manifest.resolution
+        inference[plan.key] = times = profiling.measure_inference(plan.session, resolution)
+        log.info("measured %d of %d: %s, p50 %.1f ms", i, len(plans), plan.key, times.p50)
     return DeviceProfile(device=profiling.device_name(), inference=inference, decode=decode)

@@ -8,7 +8,6 @@ from model_store.architecture import MobileNetSpec
 from model_store.imaging import ImageHeader
 from model_store.manifest import Accuracy, VariantManifest, parse_variant_id
 from service.catalog import LoadedVariant, RefusedVariant
-from service.planner import choose
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.schemas import (
     AccuracyInfo,
@@ -43,12 +42,12 @@ async def variants(query: Annotated[TaskQuery, Query()], service: ServiceDep) ->
 async def tiers(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> TiersResponse:
     """Each tier, and the variant that it takes now for a photo of 500 x 375 pixels."""
     task = service.task(query.task or "imagenet")
-    bounds = service.scheduler.bounds_ms(task, _TYPICAL)
     found = []
     for name, budget_ms in service.settings.tiers.items():
-        chosen = choose(bounds, bounds, budget_ms, budget_ms)
-        variant = None if chosen.decision == "infeasible" else task.variants[chosen.index].id
-        found.append(TierInfo(name=name, latency_budget_ms=budget_ms, variant=variant))
+        variant = service.scheduler.choose_idle(task, _TYPICAL, budget_ms)
+        found.append(
+            TierInfo(name=name, latency_budget_ms=budget_ms, variant=variant.id if variant else None)
+        )
     return TiersResponse(tiers=found)
 
 

@@ -24,6 +24,8 @@ class Timed(Protocol):
     def decode_ms(self) -> float: ...
     @property
     def inference_ms(self) -> float: ...
+    @property
+    def threads(self) -> int: ...
 
 
 def resolve_budget_ms(
@@ -77,6 +79,7 @@ def account(outcome: Timed, budget_ms: float | None, arrival: float, received: f
         queue_ms=round(outcome.queue_ms, 3),
         decode_ms=round(outcome.decode_ms, 3),
         inference_ms=round(outcome.inference_ms, 3),
+        threads=outcome.threads,
         met=budget_ms is None or total_ms <= budget_ms,
     )
 

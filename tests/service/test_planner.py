@@ -38,22 +38,48 @@ _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
 def test_the_most_accurate_that_fits(
     slack: float, idle_slack: float, allowance: float, index: int, decision: str
 ) -> None:
-    choice = planner.choose(BOUNDS, WORKS, slack, idle_slack, allowance)
+    choice = planner.choose(BOUNDS, WORKS, 3, slack, idle_slack, allowance)
     assert (choice.index, choice.decision) == (index, decision)
 
 
 def test_a_larger_variant_may_be_the_faster_one() -> None:
     # As int8 on a device without its instructions: the order is by accuracy, not by cost.
     costs = [10.0, 30.0, 4.0, 6.0]
-    assert planner.choose(costs, costs, 35, 35).index == 0
-    assert planner.choose(costs, costs, 9, 9).index == 2
-    assert planner.choose(costs, costs, 1, 50).index == 2
+    assert planner.fastest(costs, costs) == 2
+    assert planner.choose(costs, costs, 2, 35, 35).index == 0
+    assert planner.choose(costs, costs, 2, 9, 9).index == 2
+    assert planner.choose(costs, costs, 2, 1, 50).index == 2
+
+
+@pytest.mark.parametrize(
+    ("slack", "allowance", "index", "decision"),
+    [
+        (50, math.inf, 0, "fits"),  # one thread is enough
+        (30, math.inf, 1, "fits"),  # all threads, alone
+        (30, 100, 2, "degraded"),  # the workers are not free
+        (22, math.inf, 2, "fits"),
+        (1, math.inf, 2, "fits"),  # too late for any, and an idle device would have run the same
+    ],
+)
+def test_all_threads_only_where_they_buy_accuracy_and_nobody_else_wants_a_worker(
+    slack: float, allowance: float, index: int, decision: str
+) -> None:
+    bounds, works = [40.0, 23.0, 20.0], [30.0, math.inf, 15.0]
+    assert planner.fastest([40.0, 13.0, 20.0], works) == 2  # it cannot always run
+    choice = planner.choose(bounds, works, 2, slack, max(slack, 22), allowance)
+    assert (choice.index, choice.decision) == (index, decision)
+
+
+def test_the_frontier_has_only_what_can_always_run() -> None:
+    assert planner.frontier([30.0, math.inf, 8.0], [0.7, 0.7, 0.6]) == [2, 0]
+    assert planner.frontier([8.0, math.inf], [0.7, 0.7]) == [0]
 
 
 def choose(variants: list[tuple[float, float]], slack: float, idle_slack: float, allowance: float) -> Choice:
     """`variants` are works and how much longer their bounds are."""
     works = [work for work, _ in variants]
-    return planner.choose([w * f for w, f in variants], works, slack, idle_slack, allowance)
+    bounds = [w * f for w, f in variants]
+    return planner.choose(bounds, works, planner.fastest(bounds, works), slack, idle_slack, allowance)
 
 
 @given(_VARIANTS, _LIMIT, _LIMIT, _LIMIT)

@@ -54,12 +54,20 @@ def test_an_empty_store_is_alive_not_ready_and_says_what_to_do(tmp_path: Path) -
 def test_the_device_is_measured_once(own_store: Path, tmp_path: Path) -> None:
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     for log in logs:
-        with running_server(own_store, tmp_path / "state", log=log):
+        with running_server(own_store, tmp_path / "state", log=log, threads="1"):
             pass
     assert len(re.findall(r"measured \d of 3: imagenet/", logs[0].read_text())) == 3
     assert "measured" not in logs[1].read_text()
     (profile,) = (tmp_path / "state").glob("profile-*.json")
     assert set(json.loads(profile.read_text())["inference"]) == {f"imagenet/{name}" for name in IDS}
+
+
+def test_the_largest_variant_is_measured_with_all_threads_too(own_store: Path, tmp_path: Path) -> None:
+    with running_server(own_store, tmp_path / "state", threads="2"):
+        pass
+    (profile,) = (tmp_path / "state").glob("profile-*.json")
+    expected = {f"imagenet/{name}" for name in IDS} | {f"imagenet/{IDS[0]}/2 threads"}
+    assert set(json.loads(profile.read_text())["inference"]) == expected
 
 
 def test_a_state_directory_that_cannot_be_written_only_costs_time(own_store: Path, tmp_path: Path) -> None:
