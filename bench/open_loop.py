@@ -40,6 +40,8 @@ async def replay(base_url: str, requests: Sequence[Request]) -> list[Answer]:
     async def send(request: Request) -> Answer:
         wanted = start + request.at_ms / 1e3
         await asyncio.sleep(max(0.0, wanted - time.perf_counter()))
+        while idle and idle[-1][0].at_eof():  # closed by the server after some idle seconds
+            idle.pop()[1].close()
         connection = idle.pop() if idle else await asyncio.open_connection(host, port)
         try:
             status, body = await _exchange(connection, host, request)

@@ -14,7 +14,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -29,7 +29,8 @@ from model_store.manifest import Preprocessing, parse_variant_id
 from model_store.sources import CHECKPOINTS_BY_NAME
 from service.latency import ANSWER_MS
 
-_OVERLOADED = 1.2  # beyond this share of the largest variant's capacity, FCFS servers are compared too
+_WAVE, _RAMP, _AZURE = "wave 0.3x-2x", "ramp to 3x", "Azure trace 1x"
+_MODERATE = ("0.2x", "0.5x", "0.7x", "1x")  # what does not overload the largest variant has no FCFS rows
 Row = dict[str, float]
 Rows = dict[str, Row]
 
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target.add_argument("--base-url", help="a server that runs already: our policy only")
     parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG pictures")
     parser.add_argument("--trace", type=Path, help="CSV of arrivals with the column TIMESTAMP")
-    parser.add_argument("--seconds", type=float, default=10, help="length of each trace")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=3, help="length of each trace, in each round")
+    parser.add_argument("--rounds", type=int, default=3, help="in each all policies take turns")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.2, 0.5, 0.7, 1, 1.5, 2, 3])
     parser.add_argument("--recovery-seconds", type=float, default=60, help="of overload, at the end")
     parser.add_argument("--output", type=Path, default=Path("docs/slo.json"), help="beside it: .md, .svg")
@@ -78,53 +79,71 @@ class Bench:
         largest, smallest = capacity.values()
         print(f"capacity: largest {largest:.0f}, smallest variant {smallest:.0f} requests/s", flush=True)
         decode_ms = self._decode_ms()
-        rows: dict[str, Rows] = {}
-        for name, times, overloaded in self._traces(largest):
-            rows[name] = found = {"ours": self._replayed(times)}
-            found["ours"]["clairvoyant"] = self._clairvoyant(times, decode_ms)
-            if policies:
-                for variant in self._variants:
-                    found[f"static {variant}"] = self._replayed(times, pinned=variant)
-                for variant in self._variants if overloaded else ():
-                    found[f"fcfs {variant}"] = self._replayed(times, pinned=variant, budgets=False)
-            print(f"{name:<15} {ratios(found)} {found['ours']}", flush=True)
+        rows = {name: self._row(name, largest, decode_ms, policies) for name in self._traces()}
         recovery_ms = self._recovery_ms(2 * smallest, self._options.recovery_seconds)
         print(f"after the overload the first answer in time came after {recovery_ms:.0f} ms", flush=True)
         return {
             "variants": {v: {"top1": self._top1[v], "p50_ms": self._inference_ms[v]} for v in self._variants},
             "capacity_per_s": {v: round(c, 1) for v, c in capacity.items()},
             "seconds": self._options.seconds,
+            "rounds": self._options.rounds,
             "rows": rows,
             "ratios": {name: ratios(row) for name, row in rows.items()},
             "recovery_ms": round(recovery_ms, 1),
         }
 
-    def _traces(self, capacity: float) -> Iterator[tuple[str, simulator.Floats, bool]]:
-        seconds, seed = self._options.seconds, self._options.seed
-        for share in self._options.shares:
-            rate = share * capacity
-            yield f"{share:g}x", simulator.poisson(rate, int(rate * seconds), seed), share > _OVERLOADED
-        yield "wave 0.3x-2x", simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed), True
-        yield "ramp to 3x", simulator.ramp(3 * capacity, seconds, seed), True
-        if self._options.trace:
-            # The trace has few requests; three times as long shows its bursts.
-            yield "Azure trace 1x", simulator.trace(self._options.trace, capacity, 3 * seconds), True
+    def _traces(self) -> list[str]:
+        names = [f"{share:g}x" for share in self._options.shares] + [_WAVE, _RAMP]
+        return [*names, _AZURE] if self._options.trace else names
 
-    def _draw(self, times: simulator.Floats) -> tuple[simulator.Floats, list[int]]:
+    def _arrivals(self, name: str, capacity: float, seed: int) -> simulator.Floats:
+        seconds = self._options.seconds
+        if name == _WAVE:
+            return simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed, period_s=seconds / 2)
+        if name == _RAMP:
+            return simulator.ramp(3 * capacity, seconds, seed)
+        if name == _AZURE:
+            return simulator.trace(self._options.trace, capacity, seconds * self._options.rounds)
+        rate = float(name.removesuffix("x")) * capacity
+        return simulator.poisson(rate, int(rate * seconds), seed)
+
+    def _row(self, name: str, capacity: float, decode_ms: simulator.Floats, policies: bool) -> Rows:
+        """All policies on one trace. They take turns in short rounds, each with arrivals of its own: machines
+        that others use too drift, and what drifts shall not favour one."""
+        wanted: dict[str, tuple[str | None, bool]] = {"ours": (None, True)}
+        if policies:
+            wanted |= {f"static {v}": (v, True) for v in self._variants}
+            if name not in _MODERATE:
+                wanted |= {f"fcfs {v}": (v, False) for v in self._variants}
+        answers: dict[str, list[Answer]] = {policy: [] for policy in wanted}
+        bounds = []
+        for seed in range(1 if name == _AZURE else self._options.rounds):
+            times = self._arrivals(name, capacity, seed)
+            bounds.append(self._clairvoyant(times, decode_ms, seed))
+            for policy, (pinned, budgets) in wanted.items():
+                answers[policy] += self._replayed(times, seed, pinned=pinned, budgets=budgets)
+        row = {policy: summary(found, self._top1) for policy, found in answers.items()}
+        row["ours"]["clairvoyant"] = round(float(np.mean(bounds)), 4)
+        print(f"{name:<15} {ratios(row)} {row['ours']}", flush=True)
+        return row
+
+    def _draw(self, times: simulator.Floats, seed: int) -> tuple[simulator.Floats, list[int]]:
         """A budget and a picture for each arrival; the same for every policy."""
-        rng = np.random.default_rng(self._options.seed)
+        rng = np.random.default_rng(seed)
         budgets = rng.choice(simulator.BUDGETS_MS, len(times))
         return budgets, rng.integers(0, len(self._photos), len(times)).tolist()
 
-    def _replayed(self, times: simulator.Floats, *, pinned: str | None = None, budgets: bool = True) -> Row:
+    def _replayed(
+        self, times: simulator.Floats, seed: int, *, pinned: str | None = None, budgets: bool = True
+    ) -> list[Answer]:
         """Each request asks for its budget and wants no late answer, unless `budgets` is false."""
-        drawn, pictures = self._draw(times)
+        drawn, pictures = self._draw(times, seed)
         requests = []
         for at, budget, picture in zip(times, drawn, pictures, strict=True):
             wishes = [f"latency_budget_ms={budget}", "on_miss=reject"] if budgets else []
             query = "&".join([*wishes, *([f"variant={pinned}"] if pinned else []), "top_k=1"])
             requests.append(Request(float(at), float(budget), query, self._photos[picture]))
-        return summary(asyncio.run(replay(self._base_url, requests)), self._top1)
+        return asyncio.run(replay(self._base_url, requests))
 
     def _flood(self, variant: str) -> float:
         """Requests a second of one variant, from the time that 200 requests at once take."""
@@ -142,16 +161,16 @@ class Bench:
                 times[i, j] = min(_timed_decode(photo, size) for _ in range(3))
         return times
 
-    def _clairvoyant(self, times: simulator.Floats, decode_ms: simulator.Floats) -> float:
+    def _clairvoyant(self, times: simulator.Floats, decode_ms: simulator.Floats, seed: int) -> float:
         """With what each picture takes on an idle device."""
-        budgets, pictures = self._draw(times)
+        budgets, pictures = self._draw(times, seed)
         works = decode_ms[pictures] + np.array([self._inference_ms[v] for v in self._variants])
         top1 = np.array([self._top1[v] for v in self._variants])
-        return round(upper_bound(times, budgets - ANSWER_MS, works, top1, workers=2), 4)
+        return upper_bound(times, budgets - ANSWER_MS, works, top1, workers=2)
 
     def _recovery_ms(self, rate: float, seconds: float) -> float:
         """After an overload: how long until a request on the idle server is answered in time."""
-        self._replayed(simulator.poisson(rate, int(rate * seconds), self._options.seed))
+        self._replayed(simulator.poisson(rate, int(rate * seconds), 0), 0)
         ended = time.perf_counter()
         with httpx.Client(base_url=self._base_url) as http:
             while True:

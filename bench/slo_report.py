@@ -24,8 +24,8 @@ _TABLE = """\
 ![Goodput accuracy of each policy on each trace]({plot})
 
 Made by `python -m bench.slo`: open-loop arrivals over photos, budgets drawn from 15, 30, 60, 120 and 250 ms,
-server and load generator on the same cores, all policies in one run. *Goodput accuracy* is the published
-top-1 of the answers that were on time, over all requests. 1x is what `{largest}` keeps up with
+server and load generator on the same cores, all policies in turn in one run. *Goodput accuracy* is the
+published top-1 of the answers that were on time, over all requests. 1x is what `{largest}` keeps up with
 ({most:.0f} requests/s; `{smallest}`: {least:.0f}). *Static*: the best single variant in hindsight, with the
 same deadline queue and dropping. *FCFS*: a single variant first come first served without dropping, the best
 in hindsight and the largest. *Clairvoyant*: an upper bound that knows all arrivals and what each takes on an

@@ -20,9 +20,9 @@ from model_store.manifest import Preprocessing
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
 
 CONFIDENCE = 0.95  # the quantile of a window that its bound starts from
-# The bound goes beyond it by so much of its distance from the median: were the tail exponential, this is the
-# 99th percentile, which a window is too short to show.
-_TAIL = 0.7
+# The bound goes beyond it by so much of its distance from the median: were the tail exponential, this would
+# be the 99.5th percentile, which a window is too short to show.
+_TAIL = 1.0
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
 _ENOUGH = 16  # observations before a window is believed
