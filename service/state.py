@@ -7,6 +7,8 @@ from typing import Literal
 
 from model_store import profile as profiling
 from model_store.device import own_cpus, release_memory, usable_cpus
+from model_store.imaging import FORMATS, decode, sample_picture
+from model_store.manifest import Preprocessing
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
 from service import errors
@@ -61,9 +63,8 @@ class Service:
                 max_length=self.settings.queue_length,
                 max_bytes=self.settings.queue_bytes,
             )
-            # Several processes would put their threads on the same CPUs.
-            cpus = own_cpus(threads) if self.settings.workers == 1 else []
-            self._scheduler = Scheduler(dispatcher, self.metrics, cpus)
+            _load_decoders()
+            self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
             self._scheduler.start()
             self._catalog = catalog
         except Exception:
@@ -101,6 +102,12 @@ class Service:
         if not known[name].variants:
             raise errors.NotReady(f"no variant of {name!r} could be loaded; see GET /v1/variants")
         return known[name]
+
+
+def _load_decoders() -> None:
+    """So that the first picture of a type does not pay for it out of its budget."""
+    for format in FORMATS:
+        decode(sample_picture(format, 64, 64, grain=0), 128, Preprocessing())
 
 
 def _not_ready(phase: Phase) -> errors.NotReady:

@@ -74,7 +74,7 @@ def test_pil_and_onnxruntime_have_one_importer_each() -> None:
 
 
 def test_only_routes_and_the_edge_of_the_app_know_fastapi() -> None:
-    edge = {f"service/{name}.py" for name in ("__main__", "app", "middleware", "responses", "uploads")}
+    edge = {f"service/{name}.py" for name in ("app", "middleware", "responses", "server", "uploads")}
     users = _using(_package("service"), "fastapi") | _using(_package("service"), "starlette")
     assert {path for path in users if not path.startswith("service/routes/")} <= edge
 

@@ -1,5 +1,6 @@
 """One real server for the tests that only ask it things; tests that change it start their own."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("store")
     stores.fill(root)
     return root
+
+
+@pytest.fixture
+def own_store(store_dir: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(store_dir, tmp_path / "store"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +15,6 @@ from bench.server import running_server
 from tests.service import pictures
 
 GOOD = pictures.encode("JPEG")
-
-
-@pytest.fixture
-def own_store(store_dir: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
-    return Path(shutil.copytree(store_dir, tmp_path / "store"))
 
 
 def test_a_corrupted_variant_is_refused_by_name_and_the_rest_serve(own_store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Several server processes on one port, for machines with many CPUs.
+
+Each has its own part of the CPUs, its own scheduler, and its own listening socket: with SO_REUSEPORT the
+kernel spreads the connections over the sockets. On one shared socket the process that wakes first takes
+them, and with keep-alive clients it may keep all.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+from model_store.device import usable_cpus
+from service import server
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A process that has run so long was sound: it is started again. One that ends sooner is not.
+_SOUND_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of the processes gets: CPUs of its own (none: any), and inference threads."""
+
+    cpus: tuple[int, ...]
+    threads: int
+
+
+def shares(processes: int, cpus: list[int], usable: int) -> list[Share]:
+    """Splits `cpus` evenly; where a quota allows less than all of them, or there are too few, only the
+    threads are split, at least one for each process."""
+    if usable < len(cpus) or usable < processes:
+        return [Share((), max(1, usable // processes))] * processes
+    parts = [tuple(cpus[i * usable // processes : (i + 1) * usable // processes]) for i in range(processes)]
+    return [Share(part, len(part)) for part in parts]
+
+
+def serve(settings: Settings) -> int:
+    """Runs `settings.workers` processes until SIGTERM or SIGINT. Exit codes: 0 done, 1 failed."""
+    try:
+        reserved = _bind(settings)  # never listens: it finds out a port that is taken, once for all
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
+        return 1
+    settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
+    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    split = shares(settings.workers, affinity, usable_cpus())
+    if usable_cpus() < settings.workers:
+        log.warning("%d processes for %d CPUs: they slow each other down", settings.workers, usable_cpus())
+    supervisor = _Supervisor(settings, split)
+    with reserved:
+        return supervisor.run()
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, split: list[Share]) -> None:
+        self._settings, self._split = settings, split
+        self._context = multiprocessing.get_context("spawn")
+        self._started: dict[BaseProcess, tuple[int, float]] = {}  # whose share, and when
+        self._stopping = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop())
+        for place in range(len(self._split)):
+            self._start(place)
+        code = 0
+        while self._started:
+            ended = wait([process.sentinel for process in self._started], timeout=1.0)
+            for process in [p for p in self._started if p.sentinel in ended]:
+                place, since = self._started.pop(process)
+                if self._stopping:
+                    code = code or abs(process.exitcode or 0)
+                elif time.monotonic() - since >= _SOUND_SECONDS:
+                    log.error("process %s ended with %s: started again", process.pid, process.exitcode)
+                    self._start(place)
+                else:
+                    log.error("process %s could not serve: its log says why", process.pid)
+                    code = 1
+                    self._stop()
+        return code
+
+    def _start(self, place: int) -> None:
+        arguments = (self._settings, self._split[place])
+        process = self._context.Process(target=_serve_one, args=arguments, name=f"server-{place}")
+        process.start()
+        self._started[process] = place, time.monotonic()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for process in list(self._started):
+            process.terminate()
+
+
+def _serve_one(settings: Settings, share: Share) -> None:
+    server.configure_logging(settings)
+    if share.cpus:
+        os.sched_setaffinity(0, share.cpus)
+    threads = settings.threads or share.threads
+    with _bind(settings) as listening:
+        raise SystemExit(server.serve(settings.model_copy(update={"threads": threads}), listening))
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind((settings.host, settings.port))
+    return bound

@@ -1,0 +1,107 @@
+"""Several processes on one port: CPUs are split, connections spread, they end and restart together."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.server import RunningServer, running_server
+from service.processes import Share, shares
+from tests.service.pictures import encode
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sockets are shared this way on Linux")
+
+
+@given(st.integers(1, 16), st.lists(st.integers(0, 255), unique=True, min_size=1, max_size=64))
+def test_every_cpu_has_one_process_and_no_process_much_more_than_another(
+    processes: int, cpus: list[int]
+) -> None:
+    split = shares(processes, sorted(cpus), len(cpus))
+    assert len(split) == processes
+    if processes > len(cpus):
+        assert split == [Share((), 1)] * processes
+        return
+    assert [cpu for share in split for cpu in share.cpus] == sorted(cpus)
+    threads = [share.threads for share in split]
+    assert threads == [len(share.cpus) for share in split]
+    assert max(threads) - min(threads) <= 1
+
+
+def test_a_quota_is_split_in_threads_not_in_cpus() -> None:
+    assert shares(2, list(range(16)), 4) == [Share((), 2), Share((), 2)]
+
+
+def children(server: RunningServer) -> list[int]:
+    """The serving processes: multiprocessing has a helper of its own beside them."""
+    pid = server.process.pid
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def ready(base_url: str) -> None:
+    """Until whoever answers is ready, twenty times in a row."""
+    deadline, in_a_row = time.monotonic() + 60, 0
+    while in_a_row < 20:
+        assert time.monotonic() < deadline
+        try:
+            in_a_row = in_a_row + 1 if httpx.get(f"{base_url}/readyz").status_code == 200 else 0
+        except httpx.TransportError:
+            in_a_row = 0
+        if not in_a_row:
+            time.sleep(0.05)
+
+
+def test_two_processes_share_the_port_and_the_cpus(own_store: Path, tmp_path: Path) -> None:
+    with running_server(own_store, tmp_path / "state", workers="2") as server:
+        ready(server.base_url)
+        affinities = [os.sched_getaffinity(child) for child in children(server)]
+        assert len(affinities) == 2
+        if len(os.sched_getaffinity(0)) >= 2:
+            assert not affinities[0] & affinities[1]
+        picture = encode("JPEG", 64, 64)
+        for _ in range(40):  # each on a connection of its own
+            assert httpx.post(f"{server.base_url}/v1/classify", content=picture).status_code == 200
+        seen: Counter[float] = Counter()
+        for _ in range(60):
+            text = httpx.get(f"{server.base_url}/metrics").text
+            counts = re.findall(r"^mobilenet_answers_total\{.*\} ([\d.]+)$", text, re.MULTILINE)
+            seen[sum(float(count) for count in counts)] += 1
+        assert len(seen) == 2, "one process took every connection"
+        assert sum(seen) == 40
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def test_a_process_that_dies_is_started_again(own_store: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_server(own_store, tmp_path / "state", workers="2", log=log) as server:
+        ready(server.base_url)
+        first = children(server)
+        time.sleep(6)  # so long it must have run to count as sound
+        os.kill(first[0], signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while len(set(children(server)) - set(first)) != 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ready(server.base_url)
+        assert first[1] in children(server)
+    assert "started again" in log.read_text()
+
+
+def test_a_port_that_is_taken_ends_the_start_with_its_name(own_store: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "service", "--port", str(port), "--store", str(own_store)]
+        ended = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
