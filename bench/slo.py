@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target.add_argument("--base-url", help="a server that runs already: our policy only")
     parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG pictures")
     parser.add_argument("--trace", type=Path, help="CSV of arrivals with the column TIMESTAMP")
-    parser.add_argument("--seconds", type=float, default=3, help="length of each trace, in each round")
+    parser.add_argument("--seconds", type=float, default=3, help="length of each round")
     parser.add_argument("--rounds", type=int, default=3, help="in each all policies take turns")
     parser.add_argument("--shares", type=float, nargs="*", default=[0.2, 0.5, 0.7, 1, 1.5, 2, 3])
     parser.add_argument("--recovery-seconds", type=float, default=60, help="of overload, at the end")
@@ -98,18 +98,19 @@ class Bench:
 
     def _arrivals(self, name: str, capacity: float, seed: int) -> simulator.Floats:
         seconds = self._options.seconds
+        whole = seconds * self._options.rounds
         if name == _WAVE:
-            return simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed, period_s=seconds / 2)
+            return simulator.square_wave(0.3 * capacity, 2 * capacity, whole, seed)
         if name == _RAMP:
-            return simulator.ramp(3 * capacity, seconds, seed)
+            return simulator.ramp(3 * capacity, whole, seed)
         if name == _AZURE:
-            return simulator.trace(self._options.trace, capacity, seconds * self._options.rounds)
+            return simulator.trace(self._options.trace, capacity, whole)
         rate = float(name.removesuffix("x")) * capacity
         return simulator.poisson(rate, int(rate * seconds), seed)
 
     def _row(self, name: str, capacity: float, decode_ms: simulator.Floats, policies: bool) -> Rows:
-        """All policies on one trace. They take turns in short rounds, each with arrivals of its own: machines
-        that others use too drift, and what drifts shall not favour one."""
+        """All policies on one trace. At a steady load they take turns in short rounds, each with arrivals of
+        its own: machines that others use too drift, and what drifts shall not favour one."""
         wanted: dict[str, tuple[str | None, bool]] = {"ours": (None, True)}
         if policies:
             wanted |= {f"static {v}": (v, True) for v in self._variants}
@@ -117,7 +118,7 @@ class Bench:
                 wanted |= {f"fcfs {v}": (v, False) for v in self._variants}
         answers: dict[str, list[Answer]] = {policy: [] for policy in wanted}
         bounds = []
-        for seed in range(1 if name == _AZURE else self._options.rounds):
+        for seed in range(1 if name in (_WAVE, _RAMP, _AZURE) else self._options.rounds):
             times = self._arrivals(name, capacity, seed)
             bounds.append(self._clairvoyant(times, decode_ms, seed))
             for policy, (pinned, budgets) in wanted.items():

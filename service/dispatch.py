@@ -22,8 +22,10 @@ UNBOUNDED_PATIENCE_MS = 10_000.0
 LATE_PATIENCE_MS = 1_000.0
 # How far the choice looks down the queue.
 _LOOK_AHEAD = 32
-# The rate of arrivals is that of so many: few follow a burst, many tell the rate.
+# The rate of arrivals is that of so many, or of the latest few when they come so much faster: a burst.
 _ARRIVALS = 64
+_LATEST = 24
+_BURST = 1.5
 
 
 @dataclass(slots=True, eq=False)
@@ -242,7 +244,9 @@ class Dispatcher:
         """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
         if len(self._arrivals) < _ARRIVALS:
             return math.inf
-        return self.workers * (now - self._arrivals[0]) / _ARRIVALS
+        between = (now - self._arrivals[0]) / _ARRIVALS
+        between_latest = (now - self._arrivals[-_LATEST]) / _LATEST
+        return self.workers * min(between, _BURST * between_latest)
 
     def _free_ms(self, now: float) -> list[float]:
         """After how long each worker is expected to be free."""
