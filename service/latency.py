@@ -129,11 +129,8 @@ class LatencyEstimates:
         """Of each: see `work_ms` and `bound_ms`. The work of what keeps all workers is infinite: there is
         room for it only when nobody else wants one."""
         ratios, answer = self._current(), self._answer.median
-        works, bounds = [], []
-        for e in expected:
-            work, bound = ratios[e.key]
-            works.append(e.service_ms * work if e.threads == 1 else math.inf)
-            bounds.append(e.service_ms * bound + answer)
+        works = [e.service_ms * ratios[e.key][0] if e.threads == 1 else math.inf for e in expected]
+        bounds = [e.service_ms * ratios[e.key][1] + answer for e in expected]
         return works, bounds
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:

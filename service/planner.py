@@ -124,7 +124,11 @@ class FairShares:
 
 def fastest(bounds_ms: Sequence[float], works_ms: Sequence[float]) -> int:
     """Where the least bound is of what can always run."""
-    return min((bound, i) for i, bound in enumerate(bounds_ms) if works_ms[i] < math.inf)[1]
+    least, found = math.inf, 0
+    for i, bound in enumerate(bounds_ms):
+        if bound < least and works_ms[i] < math.inf:
+            least, found = bound, i
+    return found
 
 
 @dataclass(frozen=True, slots=True)
