@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from model_store.architecture import Layer
 from model_store.quantized import (
@@ -45,6 +46,12 @@ _Reals = npt.NDArray[np.floating]
 
 def quantize(weights: NetworkWeights, pictures: Bytes) -> QuantizedNetwork:
     """Quantises `weights`; `pictures`, uint8 [N, H, W, 3], have the resolution that it is meant for."""
+    # Threads of BLAS wait for one another in a loop: on a busy machine one takes 0.8 s, two take 40.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _quantize(weights, pictures)
+
+
+def _quantize(weights: NetworkWeights, pictures: Bytes) -> QuantizedNetwork:
     *convolutions, dense = weights.spec(pictures.shape[1]).layers
     source = Quantization(weights.scaling.scale, round(weights.scaling.zero))
     activations, layers = [source], []
