@@ -8,16 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from model_store.architecture import RESOLUTIONS, MobileNetSpec
-from model_store.graph import build_classifier
-from model_store.importers import frozen_graph, keras_h5, onnx_model, tfjs, tflite
+from model_store.calibration import drawn_pictures
+from model_store.graph import build_classifier, read_classifier
+from model_store.importers import frozen_graph, keras_h5, onnx_model, tfjs, tflite, tflite_quantized
 from model_store.manifest import (
     Accuracy,
     Origin,
     Precision,
+    QuantizedFrom,
     TaskManifest,
     VariantManifest,
     variant_id,
 )
+from model_store.quantize import METHOD, quantize
+from model_store.quantized import QuantizedNetwork
+from model_store.quantized_graph import build_quantized_classifier
 from model_store.runtime import OnnxSession
 from model_store.store import ModelStore
 from model_store.weights import NetworkWeights, WeightsError
@@ -29,6 +34,7 @@ _WEIGHTS_LOADERS: dict[str, tuple[str, Callable[[Path], NetworkWeights]]] = {
     ".h5": ("Keras HDF5", keras_h5.load),
     ".hdf5": ("Keras HDF5", keras_h5.load),
 }
+CALIBRATION_PICTURES = 8
 FORMATS = ".pb, .tflite, .h5, .hdf5, model.json (TensorFlow.js) or its folder, .onnx"
 
 
@@ -51,6 +57,11 @@ def load_weights(path: Path) -> tuple[str, NetworkWeights]:
     return format, load(path)
 
 
+def load_quantized(path: Path) -> QuantizedNetwork | None:
+    """The integers of a fully quantised file; None where it is of another kind. Raises WeightsError."""
+    return tflite_quantized.load(path) if path.suffix.lower() == ".tflite" else None
+
+
 def install_weights(
     store: ModelStore,
     task: TaskManifest,
@@ -65,10 +76,7 @@ def install_weights(
 
     Raises WeightsError when the weights do not fit the task, or the resolution is unknown.
     """
-    resolution = resolution or weights.trained_resolution
-    if resolution not in RESOLUTIONS:
-        wanted = ", ".join(str(r) for r in RESOLUTIONS)
-        raise WeightsError(f"the resolution {resolution} is not one of {wanted}; choose one")
+    resolution = _checked_resolution(resolution or weights.trained_resolution)
     if weights.classes != task.classes:
         raise WeightsError(f"{weights.classes} classes, but {task.name} has {task.classes}")
     model = build_classifier(weights, resolution)
@@ -76,6 +84,27 @@ def install_weights(
     return _install(
         store, task, model, weights.alpha, resolution, "fp32", provenance,
         trained_resolution=weights.trained_resolution, accuracy=accuracy, measured=measured,
+    )  # fmt: skip
+
+
+def install_quantized(
+    store: ModelStore,
+    task: TaskManifest,
+    network: QuantizedNetwork,
+    provenance: Provenance,
+    *,
+    resolution: int | None = None,
+    accuracy: Accuracy | None = None,
+) -> VariantManifest:
+    """Builds and installs one int8 variant of a network that came quantised. Raises WeightsError."""
+    resolution = _checked_resolution(resolution or network.trained_resolution)
+    if network.classes != task.classes:
+        raise WeightsError(f"{network.classes} classes, but {task.name} has {task.classes}")
+    model = build_quantized_classifier(network, resolution)
+    _check_runs(model, resolution, task.classes)
+    return _install(
+        store, task, model, network.alpha, resolution, "int8", provenance,
+        trained_resolution=network.trained_resolution, accuracy=accuracy,
     )  # fmt: skip
 
 
@@ -87,8 +116,13 @@ def install_file(
     resolution: int | None,
     location: str,
     licence: str,
+    dequantize: bool = False,
 ) -> VariantManifest:
-    """Imports a weights file or a finished ONNX model. Raises WeightsError."""
+    """Imports a weights file or a finished ONNX model. Raises WeightsError.
+
+    A quantised TensorFlow Lite file becomes an int8 variant with its own ranges, or the fp32 one that its
+    weights stand for where `dequantize` is set.
+    """
     if path.suffix.lower() == ".onnx":
         found = onnx_model.load(path, task.classes)
         if resolution not in (None, found.resolution):
@@ -99,9 +133,62 @@ def install_file(
             store, task, found.model, found.alpha, found.resolution, precision, provenance,
             trained_resolution=None,
         )  # fmt: skip
+    quantized = None if dequantize else load_quantized(path)
+    if quantized is not None:
+        provenance = Provenance("TensorFlow Lite", location, _sha256(path), licence)
+        return install_quantized(store, task, quantized, provenance, resolution=resolution)
     format, weights = load_weights(path)
     provenance = Provenance(format, location, _sha256(path), licence)
     return install_weights(store, task, weights, provenance, resolution=resolution)
+
+
+def float_variants(store: ModelStore, task: str) -> list[str]:
+    """Sound fp32 variants whose int8 twin is absent or was made here: those that `quantize` is for.
+
+    An int8 variant of other origin, as the official quantised checkpoints, is never replaced unasked.
+    """
+    found = {v.id: v.manifest for v in store.variants(task) if v.manifest}
+    chosen = []
+    for manifest in found.values():
+        twin = found.get(variant_id(manifest.alpha, manifest.resolution, "int8"))
+        if manifest.precision == "fp32" and (twin is None or twin.quantized_from is not None):
+            chosen.append(manifest.id)
+    return chosen
+
+
+def quantize_variant(
+    store: ModelStore, task: TaskManifest, variant: str, *, measured: Accuracy | None = None
+) -> VariantManifest:
+    """Makes and installs the int8 twin of a stored fp32 variant. Raises StoreError or WeightsError.
+
+    `measured` is what the twin's accuracy is known to be. That of an installed twin is kept when it comes
+    out the same.
+    """
+    source, model = store.open(task.name, variant)
+    if source.precision != "fp32":
+        raise WeightsError(f"{variant} is {source.precision} already; only fp32 variants can be quantised")
+    try:
+        weights = read_classifier(model)
+    except WeightsError as error:
+        raise WeightsError(f"{variant} cannot be quantised: {error}") from error
+    pictures = drawn_pictures(CALIBRATION_PICTURES, source.resolution)
+    quantized = build_quantized_classifier(quantize(weights, pictures), source.resolution)
+    _check_runs(quantized, source.resolution, task.classes)
+    digest = hashlib.sha256(quantized).hexdigest()
+    made_from = QuantizedFrom(
+        variant=source.id, sha256=source.sha256, accuracy=source.accuracy, method=METHOD
+    )
+    twin = variant_id(source.alpha, source.resolution, "int8")
+    known = next((v.manifest for v in store.variants(task.name) if v.id == twin), None)
+    if measured is None and known is not None and known.sha256 == digest:
+        measured = known.measured
+    changes = {
+        "id": twin, "precision": "int8", "accuracy": measured, "measured": measured,
+        "quantized_from": made_from, "sha256": digest,
+    }  # fmt: skip
+    manifest = VariantManifest.model_validate({**dict(source), **changes})
+    store.install(manifest, quantized)
+    return manifest
 
 
 def _install(
@@ -139,6 +226,13 @@ def _install(
     )
     store.install(manifest, model)
     return manifest
+
+
+def _checked_resolution(resolution: int | None) -> int:
+    if resolution not in RESOLUTIONS:
+        wanted = ", ".join(str(r) for r in RESOLUTIONS)
+        raise WeightsError(f"the resolution {resolution} is not one of {wanted}; choose one")
+    return resolution
 
 
 def _check_runs(model: bytes, resolution: int, classes: int) -> None:

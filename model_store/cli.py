@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(subparsers)
     _add_pull(subparsers)
     _add_import(subparsers)
+    _add_quantize(subparsers)
     _add_verify(subparsers)
     _add_evaluate(subparsers)
     _add_profile(subparsers)
@@ -91,7 +92,7 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
         nargs="*",
         default=[],  # or argparse calls it required
         metavar="CHECKPOINT",
-        help="as in the official table: 0.5_160, or 0.5_160_quant (dequantised to fp32)",
+        help="as in the official table: 0.5_160, or 0.5_160_quant (int8, as it is)",
     )
     command.add_argument("--all", action="store_true", help="all 16 float checkpoints")
     command.add_argument(
@@ -115,10 +116,28 @@ def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("file", type=Path, help="the weights, or the folder of a TensorFlow.js model")
     command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
     command.add_argument("--resolution", type=int, choices=RESOLUTIONS, help="when not the trained one")
+    command.add_argument(
+        "--dequantize",
+        action="store_true",
+        help="of a quantised .tflite, the fp32 variant that it stands for",
+    )
     command.add_argument("--licence", default="unknown", help="of the weights, for the manifest")
     command.add_argument("--origin", help="where they come from, for the manifest (default: the file's name)")
     _common(command)
     command.set_defaults(command=commands.import_file)
+
+
+def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser(
+        "quantize",
+        help="make int8 variants from fp32 ones",
+        description="Makes int8 variants from fp32 ones, without pictures: of all that have none of other "
+        "origin, or of those that you name.",
+    )
+    command.add_argument("variants", nargs="*", default=[], metavar="VARIANT", help="of fp32; default: all")
+    command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
+    _common(command)
+    command.set_defaults(command=commands.quantize)
 
 
 def _add_verify(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

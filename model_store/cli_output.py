@@ -51,4 +51,6 @@ def origin_text(manifest: VariantManifest) -> str:
     name = origin.location.rstrip("/").rpartition("/")[2]
     trained = origin.trained_resolution
     scaled = trained not in (None, manifest.resolution)
-    return f"{origin.format}, {name}" + (f", trained at {trained}" if scaled else "")
+    notes = f", trained at {trained}" if scaled else ""
+    notes += ", quantised" if manifest.quantized_from else ""
+    return f"{origin.format}, {name}{notes}"

@@ -18,7 +18,7 @@ from model_store.cli_output import (
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
-from model_store.manifest import VariantManifest
+from model_store.manifest import TaskManifest, VariantManifest
 from model_store.progress import track
 from model_store.runtime import ModelUnusable, OnnxSession
 from model_store.sources import (
@@ -76,9 +76,30 @@ def import_file(store: ModelStore, options: argparse.Namespace) -> int:
         resolution=options.resolution,
         location=options.origin or options.file.name,
         licence=options.licence,
+        dequantize=options.dequantize,
     )
     _report_installed([manifest], options)
     return 0
+
+
+def quantize(store: ModelStore, options: argparse.Namespace) -> int:
+    task = store.task(options.task)
+    chosen = options.variants or build.float_variants(store, task.name)
+    if not chosen:
+        raise StoreError(f"{task.name} of the store {store.root} has no fp32 variants to quantise")
+    if options.variants:
+        chosen = _chosen(store, task.name, options.variants)
+    _report_installed(_quantized(store, task, chosen), options)
+    return 0
+
+
+def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> list[VariantManifest]:
+    installed = []
+    with track("quantize", len(variants), unit="variants") as tracker:
+        for variant in variants:
+            installed.append(build.quantize_variant(store, task, variant))
+            tracker.update(len(installed))
+    return installed
 
 
 def verify(store: ModelStore, options: argparse.Namespace) -> int:

@@ -4,16 +4,19 @@ Input `image`: uint8 [N, H, W, 3] RGB. Output `scores`: float32 [N, classes], th
 classes without the background. Normalisation and softmax are inside.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from model_store.architecture import Layer, MobileNetSpec
-from model_store.weights import LayerWeights, NetworkWeights
+from model_store.weights import InputScaling, LayerWeights, NetworkWeights, WeightsError, assemble
 
 OPSET = 17
 IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
 _NODE_PREFIX = "MobilenetV1"
+PRODUCER = "mobilenet-service"
 
 
 def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
@@ -36,10 +39,29 @@ def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
         helper.make_graph(graph.nodes, "mobilenet_v1", [image], [scores], graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
-        producer_name="mobilenet-service",
+        producer_name=PRODUCER,
     )
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def read_classifier(model: bytes) -> NetworkWeights:
+    """The weights of a model that `build_classifier` made. Raises WeightsError for any other."""
+    proto = onnx.load_from_string(model)
+    tensors = {t.name: np.array(numpy_helper.to_array(t)) for t in proto.graph.initializer}
+    layers = {
+        layer.name: LayerWeights(tensors[f"{layer.name}/kernel"], tensors[f"{layer.name}/bias"])
+        for layer in MobileNetSpec(1.0, 224).layers
+        if {f"{layer.name}/kernel", f"{layer.name}/bias"} <= tensors.keys()
+    }
+    if proto.producer_name != PRODUCER or "input_zero" not in tensors:
+        raise WeightsError("the model was not made by this program: its weights cannot be told")
+    # The input's scale is in the first kernel already.
+    scaling = InputScaling(scale=1.0, zero=float(tensors["input_zero"]))
+    background = "first_class" in tensors
+    classes = len(layers["classifier"].bias) if "classifier" in layers else 0
+    weights = assemble(layers, classes=(classes,), scaling=scaling, trained_resolution=None)
+    return replace(weights, background=background)
 
 
 class _GraphBuilder:

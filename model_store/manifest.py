@@ -12,6 +12,10 @@ Precision = Literal["fp32", "int8"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+# The most that any of nine networks lost on 510 labelled pictures (docs/quantisation.md).
+ASSUMED_LOSS = 0.006
+_LEAST_LOSS = 0.001  # what seems a gain is chance
+
 _VARIANT_ID = re.compile(
     r"mobilenet_v1_(?P<alpha>1\.0|0\.75|0\.5|0\.25)"
     r"_(?P<resolution>224|192|160|128)_(?P<precision>fp32|int8)"
@@ -89,6 +93,15 @@ class Origin(_Manifest):
     trained_resolution: int | None = None
 
 
+class QuantizedFrom(_Manifest):
+    """The float variant that an int8 one was made from, as it was then, and how."""
+
+    variant: str
+    sha256: Sha256
+    accuracy: Accuracy | None = None
+    method: str
+
+
 class VariantManifest(_Manifest):
     """`variant.json`: one (alpha, resolution, precision) of a task.
 
@@ -106,6 +119,7 @@ class VariantManifest(_Manifest):
     accuracy: Accuracy | None = None
     measured: Accuracy | None = None
     origin: Origin
+    quantized_from: QuantizedFrom | None = None
     licence: str
     sha256: Sha256
 
@@ -122,14 +136,19 @@ class VariantManifest(_Manifest):
     @property
     def official_top1(self) -> float:
         """Published top-1 of the official checkpoint of this alpha, resolution and precision."""
-        suffix = "_quant" if self.precision == "int8" else ""
-        return CHECKPOINTS_BY_NAME[f"{self.alpha}_{self.resolution}{suffix}"].top1 / 100
+        return official_top1(self.alpha, self.resolution, self.precision)
 
     def with_measured(self, measured: Accuracy) -> Self:
         """This manifest after an evaluation; a published accuracy stays what is quoted."""
         published = self.accuracy is not None and self.accuracy.source == "published"
         accuracy = self.accuracy if published else measured
         return self.model_copy(update={"measured": measured, "accuracy": accuracy})
+
+
+def official_top1(alpha: float, resolution: int, precision: Precision) -> float:
+    """Published top-1 of the official checkpoint of this shape, as a fraction."""
+    suffix = "_quant" if precision == "int8" else ""
+    return CHECKPOINTS_BY_NAME[f"{alpha}_{resolution}{suffix}"].top1 / 100
 
 
 def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
@@ -139,23 +158,44 @@ def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
     pictures, is scaled by what published variants of this store lose there; below the resolution that
     its weights were trained at, it does not count for more than the official checkpoint that was trained
     there (a few hundred pictures cannot tell otherwise). Where nothing gives a scale, or nothing was
-    measured, the official figure of the same shape stands in. Used to rank, never reported.
+    measured, the official figure of the same shape stands in.
+
+    An int8 variant made here from a float one has the float one's rank less what quantising lost: as
+    measured where both were, on the same pictures, else `ASSUMED_LOSS`. It never reaches the float one's.
+    Used to rank, never reported.
     """
-    scales = _scales(variants)
-    return {v.id: _rank(v, scales) for v in variants}
+    scales, by_id = _scales(variants), {v.id: v for v in variants}
+    return {v.id: _rank(v, by_id, scales) for v in variants}
 
 
-def _rank(v: VariantManifest, scales: dict[str, float]) -> float:
-    if v.accuracy is None:
-        return v.official_top1
-    if v.accuracy.source == "published":
-        return v.accuracy.top1
-    scale = scales.get(v.accuracy.dataset)
+def _rank(v: VariantManifest, by_id: dict[str, VariantManifest], scales: dict[str, float]) -> float:
+    made_from = v.quantized_from
+    if made_from is None:
+        return _own_rank(v, v.precision, v.accuracy, scales)
+    twin = by_id.get(made_from.variant)
+    if twin is None or twin.sha256 != made_from.sha256:
+        return max(0.0, _own_rank(v, "fp32", made_from.accuracy, scales) - ASSUMED_LOSS)
+    loss = ASSUMED_LOSS
+    ours, theirs = v.measured, twin.measured
+    if ours and theirs and (ours.dataset, ours.pictures) == (theirs.dataset, theirs.pictures):
+        loss = max(theirs.top1 - ours.top1, _LEAST_LOSS)
+    return max(0.0, _own_rank(twin, "fp32", twin.accuracy, scales) - loss)
+
+
+def _own_rank(
+    v: VariantManifest, precision: Precision, accuracy: Accuracy | None, scales: dict[str, float]
+) -> float:
+    official = official_top1(v.alpha, v.resolution, precision)
+    if accuracy is None:
+        return official
+    if accuracy.source == "published":
+        return accuracy.top1
+    scale = scales.get(accuracy.dataset)
     if scale is None:
-        return min(v.accuracy.top1, v.official_top1)
+        return min(accuracy.top1, official)
     trained = v.origin.trained_resolution
-    ceiling = v.official_top1 if trained is not None and trained > v.resolution else 1.0
-    return min(v.accuracy.top1 * scale, ceiling)
+    ceiling = official if trained is not None and trained > v.resolution else 1.0
+    return min(accuracy.top1 * scale, ceiling)
 
 
 def _scales(variants: list[VariantManifest]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model_store import atomic, build, package_index, tasks
 from model_store.download import DownloadError, Unreachable, fetch, read_member
-from model_store.manifest import Accuracy, TaskManifest, VariantManifest, variant_id
+from model_store.manifest import Accuracy, TaskManifest, VariantManifest
 from model_store.progress import track
 from model_store.sources import (
     CHECKPOINTS_BY_NAME,
@@ -25,7 +25,7 @@ from model_store.sources import (
     Checkpoint,
     IndexSource,
 )
-from model_store.store import ModelStore, StoreError
+from model_store.store import ModelStore
 
 _MAX_MEMBER_BYTES = 64 << 20  # the largest frozen graph of the family has 17 MB
 
@@ -36,6 +36,13 @@ _FALLBACK_MEASURED: dict[int, tuple[float, float]] = {
     192: (0.8020, 0.9314),
     160: (0.7431, 0.9275),
     128: (0.6667, 0.8843),
+}
+# The same weights after `model-store quantize`.
+_FALLBACK_MEASURED_INT8: dict[int, tuple[float, float]] = {
+    224: (0.8020, 0.9294),
+    192: (0.8000, 0.9333),
+    160: (0.7451, 0.9255),
+    128: (0.6608, 0.8843),
 }
 
 
@@ -64,7 +71,8 @@ def pull_official(
         for checkpoint in checkpoints:
             say(f"{checkpoint.name}: fetching {checkpoint.url(base_url)}")
             try:
-                installed.append(_pull_checkpoint(store, task, checkpoint, base_url, folder))
+                manifest = _pull_checkpoint(store, task, checkpoint, base_url, folder)
+                installed += _with_int8(store, task, manifest)
             except Unreachable as error:
                 say(f"{error}.")
                 if installed:
@@ -82,8 +90,6 @@ def _pull_checkpoint(
 ) -> VariantManifest:
     archive = folder / checkpoint.archive
     url = checkpoint.url(base_url)
-    if checkpoint.quantized:
-        _check_no_float_variant(store, task, checkpoint)
     if not archive.exists():
         with track(checkpoint.archive, None, unit="bytes") as tracker:
             fetch(url, archive, tracker=tracker)
@@ -94,32 +100,39 @@ def _pull_checkpoint(
         member = folder / f"{checkpoint.name}{checkpoint.member_suffix}"
         wanted = checkpoint.member_suffix
         member.write_bytes(read_member(archive, lambda n: n.endswith(wanted), _MAX_MEMBER_BYTES))
-        format, weights = build.load_weights(member)
-        _check_shape(checkpoint, weights.alpha, weights.trained_resolution)
-        provenance = build.Provenance(format, url, digest, OFFICIAL_LICENCE)
-        accuracy = None if checkpoint.quantized else published_accuracy(checkpoint)
-        manifest = build.install_weights(
-            store, task, weights, provenance, resolution=checkpoint.resolution, accuracy=accuracy
-        )
+        manifest = _install_checkpoint(store, task, checkpoint, member, url, digest)
     finally:
         archive.unlink(missing_ok=True)  # a bad one must not be met again
     checksums.record(name, digest)
     return manifest
 
 
-def _check_no_float_variant(store: ModelStore, task: TaskManifest, checkpoint: Checkpoint) -> None:
-    """A dequantised checkpoint would take the place of more accurate float weights of the same shape."""
-    wanted = variant_id(checkpoint.alpha, checkpoint.resolution, "fp32")
-    for found in store.variants(task.name):
-        if (
-            found.id == wanted
-            and found.manifest
-            and not found.manifest.origin.location.endswith("_quant.tgz")
-        ):
-            raise StoreError(
-                f"{wanted} is there already, from float weights, which are more accurate than "
-                f"{checkpoint.name} dequantised; remove its folder first if that is what you want"
-            )
+def _install_checkpoint(
+    store: ModelStore, task: TaskManifest, checkpoint: Checkpoint, member: Path, url: str, digest: str
+) -> VariantManifest:
+    accuracy, resolution = published_accuracy(checkpoint), checkpoint.resolution
+    network = build.load_quantized(member)
+    if network is not None and checkpoint.quantized:
+        _check_shape(checkpoint, network.alpha, network.trained_resolution)
+        provenance = build.Provenance("TensorFlow Lite", url, digest, OFFICIAL_LICENCE)
+        return build.install_quantized(
+            store, task, network, provenance, resolution=resolution, accuracy=accuracy
+        )
+    if checkpoint.quantized:
+        raise DownloadError(f"the archive of {checkpoint.name} holds no quantised network")
+    format, weights = build.load_weights(member)
+    _check_shape(checkpoint, weights.alpha, weights.trained_resolution)
+    provenance = build.Provenance(format, url, digest, OFFICIAL_LICENCE)
+    return build.install_weights(store, task, weights, provenance, resolution=resolution, accuracy=accuracy)
+
+
+def _with_int8(
+    store: ModelStore, task: TaskManifest, manifest: VariantManifest, measured: Accuracy | None = None
+) -> list[VariantManifest]:
+    """A float variant and its int8 twin, unless that is of other origin."""
+    if manifest.id not in build.float_variants(store, task.name):
+        return [manifest]
+    return [manifest, build.quantize_variant(store, task, manifest.id, measured=measured)]
 
 
 def _pull_fallback(
@@ -143,16 +156,14 @@ def _pull_fallback(
     format, weights = build.load_weights(graph)
     location = f"{source.filename}:{source.member}"
     provenance = build.Provenance(format, location, source.sha256, source.licence)
-    for resolution, (top1, top5) in _FALLBACK_MEASURED.items():
+    for resolution in _FALLBACK_MEASURED:
         below = resolution < source.trained_resolution
-        measured = Accuracy(
-            top1=top1,
-            top5=top5,
-            source="measured",
-            dataset=_EASIER_SUBSET,
-            pictures=510,
-            note="easier than the full set"
-            + (f"; evaluated below its training resolution of {source.trained_resolution}" * below),
+        trained = source.trained_resolution
+        note = "easier than the full set"
+        note += f"; evaluated below its training resolution of {trained}" * below
+        measured, measured_int8 = (
+            Accuracy(top1=top1, top5=top5, source="measured", dataset=_EASIER_SUBSET, pictures=510, note=note)
+            for top1, top5 in (_FALLBACK_MEASURED[resolution], _FALLBACK_MEASURED_INT8[resolution])
         )
         published = published_accuracy(CHECKPOINTS_BY_NAME[f"{source.alpha}_{resolution}"])
         manifest = build.install_weights(
@@ -164,7 +175,7 @@ def _pull_fallback(
             accuracy=None if below else published,
             measured=measured,
         )
-        yield manifest
+        yield from _with_int8(store, task, manifest, measured_int8)
 
 
 def published_accuracy(checkpoint: Checkpoint) -> Accuracy:

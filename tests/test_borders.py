@@ -59,7 +59,7 @@ def test_the_service_uses_the_running_side_of_the_store_only() -> None:
 
 def test_the_running_side_needs_no_library_that_only_builds() -> None:
     files = _package("model_store")
-    for library in ("onnx", "h5py", "tflite", "google", "rich", "flatbuffers"):
+    for library in ("onnx", "h5py", "tflite", "google", "rich", "flatbuffers", "threadpoolctl"):
         users = {path.removeprefix("model_store/").removesuffix(".py") for path in _using(files, library)}
         assert not users & RUNNING_SIDE, library
     for name in RUNNING_SIDE:

@@ -18,7 +18,11 @@ from tests.networks import RandomNetwork
 NAME = "mobilenet_v1_0.25_128"
 ID = f"{NAME}_fp32"
 PATH = f"/mobilenet_v1_2018_08_02/{NAME}.tgz"
-INSTALLED = f"installed imagenet/{ID}, top-1 41.5 % (frozen GraphDef, {NAME}.tgz)"
+INT8 = f"{NAME}_int8"
+INSTALLED = [
+    f"installed imagenet/{ID}, top-1 41.5 % (frozen GraphDef, {NAME}.tgz)",
+    f"installed imagenet/{INT8} (frozen GraphDef, {NAME}.tgz, quantised)",
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +57,9 @@ def console(capsys: pytest.CaptureFixture[str]) -> Console:
 @pytest.mark.usefixtures("root")
 def test_pull_says_what_it_fetches_and_what_it_installed(server: Server, console: Console) -> None:
     out, err = console("pull", "imagenet", "0.25_128")
-    assert out == [INSTALLED]
+    assert out == INSTALLED
     assert err == [f"0.25_128: fetching {server.url}{PATH}"]
-    assert console("verify")[0] == [f"ok      imagenet/{ID}"]
+    assert console("verify")[0] == [f"ok      imagenet/{id}" for id in (ID, INT8)]
     row = console("list")[0][1].split()
     assert (row[1], row[4]) == (ID, "41.5")
 
@@ -79,7 +83,7 @@ def test_a_mirror_as_option_goes_before_the_variable(
 ) -> None:
     monkeypatch.setenv("MOBILENET_SOURCE_URL", f"{server.url}/elsewhere")
     found = console.json("pull", "imagenet", "0.25_128", "--base-url", server.url)
-    assert [v["id"] for v in found["installed"]] == [ID]
+    assert [v["id"] for v in found["installed"]] == [ID, INT8]
     assert found["installed"][0]["accuracy"]["source"] == "published"
     assert found["fallback"] is False
 
@@ -88,10 +92,11 @@ def test_pull_if_empty_fills_a_store_in_which_nothing_is_sound(
     server: Server, root: Path, console: Console
 ) -> None:
     pull = ("pull", "imagenet", "0.25_128", "--if-empty")
-    assert console(*pull)[0] == [INSTALLED]
+    assert console(*pull)[0] == INSTALLED
     assert console(*pull)[0] == [f"The store {root} already has variants of imagenet."]
-    (root / "imagenet" / ID / "variant.json").write_text("{")
-    assert console(*pull)[0] == [INSTALLED]
+    for id in (ID, INT8):
+        (root / "imagenet" / id / "variant.json").write_text("{")
+    assert console(*pull)[0] == INSTALLED
     assert len(server.received) == 2
 
 
@@ -100,7 +105,7 @@ def test_a_checkpoint_that_is_not_there_is_a_failure(server: Server, root: Path,
     missing = f"{server.url}/mobilenet_v1_2018_08_02/mobilenet_v1_0.25_160.tgz"
     assert out == []
     assert err[1:] == [f"0.25_160: fetching {missing}", f"model-store: {missing} answered 404 Not Found"]
-    assert [v.id for v in ModelStore(root).variants()] == [ID]  # what came before stays
+    assert [v.id for v in ModelStore(root).variants()] == [ID, INT8]  # what came before stays
 
 
 def test_interrupted_it_says_so_and_goes_on_later(server: Server, root: Path, console: Console) -> None:
@@ -113,4 +118,4 @@ def test_interrupted_it_says_so_and_goes_on_later(server: Server, root: Path, co
     assert (process.returncode, out) == (1, "")
     assert err.splitlines() == [f"0.25_128: fetching {server.url}{PATH}", "model-store: interrupted"]
     assert ModelStore(root).variants() == []
-    assert console("pull", "imagenet", "0.25_128")[0] == [INSTALLED]
+    assert console("pull", "imagenet", "0.25_128")[0] == INSTALLED

@@ -18,10 +18,13 @@ import pytest
 from PIL import Image
 
 from model_store import build, package_index
+from model_store.calibration import drawn_pictures
 from model_store.download import DownloadError, read_member
 from model_store.graph import build_classifier
 from model_store.imaging import decode
 from model_store.manifest import Preprocessing
+from model_store.quantize import quantize
+from model_store.quantized_graph import build_quantized_classifier
 from model_store.runtime import OnnxSession
 from model_store.sources import FALLBACK_SOURCE
 from model_store.weights import WeightsError
@@ -34,6 +37,12 @@ QUANTISED_PICTURES = 200
 
 def session(path: Path, resolution: int) -> OnnxSession:
     return OnnxSession(build_classifier(build.load_weights(path)[1], resolution))
+
+
+def quantised_session(path: Path, resolution: int) -> OnnxSession:
+    network = build.load_quantized(path)
+    assert network is not None
+    return OnnxSession(build_quantized_classifier(network, resolution))
 
 
 def read_pixels(folder: Path, names: list[str], resolution: int, expected_sha256: str) -> Pixels:
@@ -99,22 +108,51 @@ def test_frozen_graph(shared: Path, frozen_graph: Path) -> None:
     assert_golden("frozen_1.0_224", frozen_graph, shared)
 
 
+@pytest.mark.parametrize(("dequantised", "least"), [(True, 0.98), (False, 0.99)])
 @pytest.mark.parametrize("name", ["0.25_128", "0.5_160", "0.75_192"])
-def test_quantised_tflite(name: str, shared: Path) -> None:
-    """Our floats agree with the 8-bit reference on the top class of at least 98 of 100 pictures.
+def test_quantised_tflite(name: str, dequantised: bool, least: float, shared: Path) -> None:
+    """The floats and the integers of the file agree with the reference on the top class.
 
     The reference's scores are multiples of 1/256: where several classes share the highest one, its
     choice among them is by their number only, so ours counts when it is any of them.
     """
     path = shared / f"weights/coral_quant/mobilenet_v1_{name}_quant.tflite"
     resolution = int(name.partition("_")[2])
-    ours = session(path, resolution)
+    ours = session(path, resolution) if dequantised else quantised_session(path, resolution)
     agreeing = 0
     reference = Reference(path)
     for picture in labelled_pictures(shared, resolution):
         scores = reference.scores(picture)[1:]  # without the background
         agreeing += bool(scores[ours.run(picture[np.newaxis])[0].argmax()] == scores.max())
-    assert agreeing >= 0.98 * QUANTISED_PICTURES
+    assert agreeing >= least * QUANTISED_PICTURES
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "resolution"),
+    [
+        ("0.25_224", "keras_mnv1_0.25_224/mobilenet_v1_0.25_224.h5", 224),
+        ("0.75_224", "tfjs_mnv1_0.75_224/model.json", 224),
+        ("0.5_160", "coral_quant/mobilenet_v1_0.5_160_quant.tflite", 160),
+    ],
+)
+def test_quantising_loses_little(name: str, path: str, resolution: int, shared: Path) -> None:
+    """The top class of 200 pictures: no more than 2 points lost, and nine of ten the same."""
+    _, weights = build.load_weights(shared / "weights" / path)
+    network = quantize(weights, drawn_pictures(build.CALIBRATION_PICTURES, resolution))
+    sessions = (
+        session(shared / "weights" / path, resolution),
+        OnnxSession(build_quantized_classifier(network, resolution)),
+    )
+    pictures = list(labelled_pictures(shared, resolution))
+    floats, integers = (np.array([s.run(p[np.newaxis])[0].argmax() for p in pictures]) for s in sessions)
+    truth = labels(shared)
+    assert (floats == truth).mean() - (integers == truth).mean() <= 0.02, name
+    assert (floats == integers).mean() >= 0.9
+
+
+def labels(shared: Path) -> npt.NDArray[np.int64]:
+    with (shared / "images/imagenet-val/labels.csv").open(newline="") as file:
+        return np.array([int(row["index"]) for row in csv.DictReader(file)][:QUANTISED_PICTURES])
 
 
 def test_an_embedding_extractor_is_refused(shared: Path) -> None:

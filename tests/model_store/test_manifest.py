@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from model_store.architecture import ALPHAS, RESOLUTIONS
 from model_store.manifest import (
+    ASSUMED_LOSS,
     Accuracy,
     Origin,
     Precision,
+    QuantizedFrom,
     TaskManifest,
     VariantManifest,
     expected_top1,
@@ -204,3 +206,45 @@ def test_ranks_are_fractions_and_keep_the_order_of_the_measurements(
     ranks = expected_top1([known, one, other])
     assert all(0 <= rank <= 1 for rank in ranks.values())
     assert ranks[one.id] >= ranks[other.id]
+
+
+def int8_of(
+    source: VariantManifest, measured: Accuracy | None = None, sha256: str | None = None
+) -> VariantManifest:
+    made_from = QuantizedFrom(
+        variant=source.id, sha256=sha256 or source.sha256, accuracy=source.accuracy, method="m"
+    )
+    twin = variant(source.alpha, source.resolution, "int8", quoted=measured, measured=measured)
+    return twin.model_copy(update={"quantized_from": made_from, "origin": source.origin})
+
+
+def test_unmeasured_int8_ranks_below_its_float_twin_by_what_others_lost() -> None:
+    twin = variant(quoted=accuracy(0.709))
+    quantised = int8_of(twin)
+    expected = pytest.approx(0.709 - ASSUMED_LOSS)
+    assert expected_top1([twin, quantised])[quantised.id] == expected
+    assert expected_top1([quantised])[quantised.id] == expected  # its twin may be elsewhere
+    other = int8_of(twin, sha256="1" * 64)  # or replaced by other weights, which say nothing of it
+    assert expected_top1([variant(quoted=accuracy(0.3)), other])[other.id] == expected
+
+
+def test_a_measured_loss_counts_where_both_were_measured_on_the_same_pictures() -> None:
+    twin = variant(quoted=accuracy(0.709), measured=accuracy(0.8, "measured", "easy"))
+    lost = int8_of(twin, accuracy(0.77, "measured", "easy"))
+    assert expected_top1([twin, lost])[lost.id] == pytest.approx(0.709 - 0.03)
+    elsewhere = int8_of(twin, accuracy(0.77, "measured", "other pictures"))
+    assert expected_top1([twin, elsewhere])[elsewhere.id] == pytest.approx(0.709 - ASSUMED_LOSS)
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1))
+def test_int8_never_ranks_as_high_as_what_it_was_made_from(published: float, ours: float, its: float) -> None:
+    """A better measurement of the same weights with fewer bits is chance."""
+    twin = variant(quoted=accuracy(published), measured=accuracy(ours, "measured", "x"))
+    ranks = expected_top1([twin, int8_of(twin, accuracy(its, "measured", "x"))])
+    assert 0 <= ranks[variant(precision="int8").id] < ranks[twin.id]
+
+
+def test_an_older_manifest_says_nothing_of_quantising() -> None:
+    older = variant().model_dump()
+    del older["quantized_from"]
+    assert VariantManifest.model_validate(older).quantized_from is None

@@ -26,6 +26,8 @@ from tests.networks import RandomNetwork, pictures
 
 NAME = "mobilenet_v1_0.25_128"
 VARIANT = f"{NAME}_fp32"
+INT8 = f"{NAME}_int8"
+BOTH = [VARIANT, INT8]
 PATH = f"/mobilenet_v1_2018_08_02/{NAME}.tgz"
 SHORT_S = 0.5
 
@@ -100,9 +102,12 @@ def test_an_official_checkpoint(
 ) -> None:
     server.put(PATH, archive)
     pulled = pull(store, server.url)
-    (manifest,) = pulled.variants
+    manifest, quantised = pulled.variants
     assert not pulled.fallback
-    assert installed(store) == {VARIANT: manifest}
+    assert installed(store) == {VARIANT: manifest, INT8: quantised}
+    assert quantised.quantized_from is not None
+    assert quantised.quantized_from.accuracy == manifest.accuracy
+    assert quantised.accuracy is None  # what is published is not of this network
     assert manifest.accuracy is not None
     assert (manifest.accuracy.top1, manifest.accuracy.top5) == pytest.approx((0.415, 0.663))
     assert (manifest.accuracy.source, manifest.accuracy.pictures) == ("published", 50_000)
@@ -130,7 +135,7 @@ def test_a_cut_connection_is_continued(server: Server, store: ModelStore, archiv
     server.put(PATH, archive)
     server.faults = [Fault(cut_after=len(archive) // 5)] * 4
     pull(store, server.url)
-    assert list(installed(store)) == [VARIANT]
+    assert list(installed(store)) == BOTH
     assert server.body_bytes == len(archive)
 
 
@@ -144,7 +149,7 @@ def test_a_pull_that_failed_midway_is_continued_by_the_next(
         pull(store, server.url)
     assert installed(store) == {}
     pull(store, server.url)
-    assert list(installed(store)) == [VARIANT]
+    assert list(installed(store)) == BOTH
     assert server.body_bytes == len(archive)
 
 
@@ -157,7 +162,7 @@ def test_what_a_killed_pull_had_fetched_is_not_fetched_again(
     (folder / f"{NAME}_frozen.pb").write_bytes(b"half of it")
     pull(store, server.url)
     assert server.received == []
-    assert list(installed(store)) == [VARIANT]
+    assert list(installed(store)) == BOTH
     assert left_over(store) == []
 
 
@@ -196,7 +201,7 @@ def test_wrong_bytes_install_nothing_and_do_not_stay(
     assert checksums(store) == {}
     server.put(PATH, archive)  # mended: neither the bad archive nor its checksum is in the way
     pull(store, server.url)
-    assert list(installed(store)) == [VARIANT]
+    assert list(installed(store)) == BOTH
 
 
 def test_an_archive_of_another_alpha_is_refused(server: Server, store: ModelStore, graph: bytes) -> None:
@@ -259,7 +264,7 @@ def test_a_pull_waits_for_another_of_the_same_store(
             with pytest.raises(TimeoutError):
                 waiting.result(timeout=SHORT_S)
             assert server.received == []
-        assert [v.id for v in waiting.result().variants] == [VARIANT]
+        assert [v.id for v in waiting.result().variants] == BOTH
 
 
 def test_names_that_lead_out_of_the_store_lead_nowhere(
@@ -272,7 +277,7 @@ def test_names_that_lead_out_of_the_store_lead_nowhere(
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
     assert sorted(path.name for path in store.root.iterdir()) == [".downloads", "checksums.json", "imagenet"]
     assert left_over(store) == []
-    assert list(installed(store)) == [VARIANT]
+    assert list(installed(store)) == BOTH
 
 
 def test_a_missing_checkpoint_is_no_reason_for_the_fallback(
@@ -291,7 +296,7 @@ def test_a_server_that_goes_away_leaves_what_is_installed(
     server.faults = [Fault(), Fault(silent=True)]
     with pytest.raises(Unreachable):
         pull(store, server.url, "0.25_128", "0.25_160")
-    assert list(installed(store)) == [VARIANT]
+    assert list(installed(store)) == BOTH
     assert index.received == []  # the user asked for others than the fallback has
 
 
@@ -350,10 +355,10 @@ def test_the_fallback(store: ModelStore, trusted: str, tmp_path: Path) -> None:
         pulled = pull(store, closed)
     assert pulled.fallback
     assert not (tmp_path / "ran").exists()
-    variants = {manifest.resolution: manifest for manifest in pulled.variants}
-    assert installed(store) == {f"mobilenet_v1_0.25_{size}_fp32": variants[size] for size in variants}
-    assert sorted(variants) == [128, 160, 192, 224]
-    for size, manifest in variants.items():
+    assert installed(store) == {manifest.id: manifest for manifest in pulled.variants}
+    variants = {(manifest.resolution, manifest.precision): manifest for manifest in pulled.variants}
+    assert sorted(variants) == [(size, p) for size in (128, 160, 192, 224) for p in ("fp32", "int8")]
+    for (size, precision), manifest in variants.items():
         assert manifest.origin.sha256 == trusted
         assert manifest.origin.trained_resolution == 224
         assert manifest.origin.location == f"{FALLBACK_SOURCE.filename}:{FALLBACK_SOURCE.member}"
@@ -361,8 +366,9 @@ def test_the_fallback(store: ModelStore, trusted: str, tmp_path: Path) -> None:
         assert manifest.measured.source == "measured"
         assert manifest.accuracy is not None
         assert ("below its training resolution of 224" in manifest.accuracy.note) == (size < 224)
-        assert manifest.accuracy.source == ("measured" if size < 224 else "published")
-        assert manifest.accuracy.pictures == (510 if size < 224 else 50_000)
+        published = size == 224 and precision == "fp32"
+        assert manifest.accuracy.source == ("published" if published else "measured")
+        assert manifest.accuracy.pictures == (50_000 if published else 510)
     assert left_over(store) == []
 
 
@@ -376,10 +382,10 @@ def test_the_command_tells_that_it_took_the_fallback(
         found = console.json(*pull)
         out, err = console(*pull)
     assert found["fallback"] is True
-    assert len(found["installed"]) == 4
+    assert len(found["installed"]) == 8
     assert "top-1 49.8 %" in out[0]
-    assert all("top-1 ~" in line for line in out[1:4])
-    assert out[4].startswith("~ measured on a set of its own")
+    assert all("top-1 ~" in line for line in out[1:8])
+    assert out[8].startswith("~ measured on a set of its own")
     assert [line for line in err if "package index" in line] == [
         "Taking the official 1.0_224 weights from the package index instead (nudity-0.2.3.tar.gz; none of "
         "its code is run)."
@@ -393,8 +399,12 @@ def test_the_fallback_never_ranks_above_what_was_trained_for_it(store: ModelStor
         variants = list(pull(store, closed).variants)
     expected = expected_top1(variants)
     ranked = sorted(variants, key=lambda v: expected[v.id], reverse=True)
-    assert [v.resolution for v in ranked] == [224, 192, 160, 128]
-    assert all(expected[v.id] <= v.official_top1 for v in variants)
+    sizes = [v.resolution for v in ranked if v.precision == "fp32"]
+    assert sizes == [224, 192, 160, 128]
+    assert all(expected[v.id] <= v.official_top1 for v in variants if v.precision == "fp32")
+    for fp32, int8 in zip(variants[::2], variants[1::2], strict=True):
+        assert fp32.quantized_from is None
+        assert expected[int8.id] < expected[fp32.id]
 
 
 @pytest.mark.usefixtures("trusted", "_impatient")
@@ -402,7 +412,7 @@ def test_a_silent_server_leads_to_the_fallback(server: Server, store: ModelStore
     server.faults = [Fault(silent=True)]
     said: list[str] = []
     assert pull(store, server.url, say=said.append).fallback
-    assert len(installed(store)) == 4
+    assert len(installed(store)) == 8
     assert "cannot be reached" in said[1]
     assert "package index" in said[2]
 
@@ -413,7 +423,7 @@ def test_a_fallback_that_is_cut_is_continued(
     index.faults = [Fault(), Fault(cut_after=len(package) // 3), Fault(status=503)]
     with closed_address() as closed:
         pull(store, closed)
-    assert len(installed(store)) == 4
+    assert len(installed(store)) == 8
     assert index.body_bytes == len(package) + len(index.pages[LISTING].body)
 
 
