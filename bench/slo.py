@@ -182,7 +182,7 @@ class Bench:
 
 
 def published_top1(variant: str) -> float:
-    """Of the official fp32 checkpoint of its width and resolution; quantised, less what that loses at most."""
+    """Of the official fp32 checkpoint of its width and resolution; less what quantising loses at most."""
     alpha, resolution, precision = parse_variant_id(variant)
     top1 = CHECKPOINTS_BY_NAME[f"{alpha}_{resolution}"].top1 / 100
     return top1 - (ASSUMED_LOSS if precision == "int8" else 0.0)
