@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from model_store import profile as profiling
-from model_store.device import release_memory, usable_cpus
+from model_store.device import keep_freed_memory, release_memory, usable_cpus
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
 from service import errors
@@ -52,6 +52,7 @@ class Service:
             store = ModelStore(self.settings.store)
             catalog = Catalog.load(store)
             release_memory()  # the runtime's copies of the weights
+            keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
             threads = self.settings.threads or usable_cpus()
             dispatcher = Dispatcher(
