@@ -18,6 +18,7 @@ from model_store.manifest import Preprocessing
 UInt8Array = npt.NDArray[np.uint8]
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+PROGRESSIVE = "JPEG-progressive"
 DECODER_VERSION = ", ".join(filter(None, (f"pillow-{__version__}", jpeg.VERSION)))
 
 # Pillow's own guard warns on a global; the limit of `probe` takes its place, from the same header.
@@ -30,6 +31,7 @@ _WHITE = (255, 255, 255, 255)
 # next larger one, whose arithmetic is vectorised.
 _JPEG_SCALES = (8, 4, 2)
 _REDUCING_GAP = 2.0  # pixels are averaged by whole factors down to twice the size, and only then weighted
+_CELL = 128  # of a sample picture: colours change over that many pixels
 _AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
 
 
@@ -61,10 +63,16 @@ class ImageHeader:
     width: int
     height: int
     size_bytes: int
+    progressive: bool = False  # a JPEG in several scans
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def coding(self) -> str:
+        """The format, with what else decides how long decoding takes."""
+        return PROGRESSIVE if self.progressive else self.format
 
     def scale(self, size: int, preprocessing: Preprocessing) -> int:
         """1, 2, 4 or 8: the reduction at which the decoder gives no less than `size` pixels need."""
@@ -86,7 +94,8 @@ def probe(data: bytes, max_pixels: int) -> ImageHeader:
         raise UnreadableImage(
             f"the picture has {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         )
-    return ImageHeader(format, width, height, len(data))
+    progressive = format == "JPEG" and jpeg.is_progressive(data)
+    return ImageHeader(format, width, height, len(data), progressive)
 
 
 def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
@@ -212,13 +221,18 @@ def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(pixels)
 
 
-def sample_picture(format: str, width: int, height: int, *, grain: int) -> bytes:
-    """A picture of the wanted type and size, for measurements; `grain` is its noise, in levels."""
+def sample_picture(format: str, width: int, height: int, *, grain: int, progressive: bool = False) -> bytes:
+    """A picture of the wanted type and size, for measurements; `grain` is its noise, in levels.
+
+    Smooth, a JPEG of it has 0.1 bytes a pixel, as large photos have; with a grain of 24 it has 0.4.
+    """
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    coarse = rng.integers(0, 256, (height // _CELL + 2, width // _CELL + 2, 3), np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    noise = rng.integers(-grain, grain + 1, (height, width, 3), np.int16)
-    pixels = (np.asarray(image, np.int16) + noise).clip(0, 255).astype(np.uint8)
+    if grain:
+        noise = rng.integers(-grain, grain + 1, (height, width, 3), np.int16)
+        noise += np.asarray(image)
+        image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format, quality=90)
+    image.save(buffer, format, quality=90, progressive=progressive)
     return buffer.getvalue()

@@ -17,6 +17,10 @@ except ImportError:
 VERSION: str | None = None if simplejpeg is None else f"simplejpeg-{simplejpeg.__version__}"
 
 _KEPT_BYTES = 4 << 20  # a larger buffer is not kept: 4 MiB hold what any usual shape is reduced to
+# ITU-T T.81, table B.1: the starts of a frame. C4, C8 and CC are none.
+_FRAMES = {bytes([marker]) for marker in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
+_PROGRESSIVE_FRAMES = {b"\xc2", b"\xc6", b"\xca", b"\xce"}
+_MOST_SEGMENTS = 200  # before the frame; the header is read on the event loop
 
 
 class _Buffer(threading.local):
@@ -45,6 +49,19 @@ def size(data: bytes) -> tuple[int, int] | None:
     except ValueError:
         return None
     return int(width), int(height)
+
+
+def is_progressive(data: bytes) -> bool:
+    """Whether the picture comes in several scans, each of which covers all of it."""
+    position = 2
+    for _ in range(_MOST_SEGMENTS):
+        if data[position : position + 1] != b"\xff":
+            return False
+        marker = data[position + 1 : position + 2]
+        if marker in _FRAMES:
+            return marker in _PROGRESSIVE_FRAMES
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
 
 
 def decode(data: bytes, stored: tuple[int, int], scale: int, *, grey: bool) -> npt.NDArray[np.uint8] | None:

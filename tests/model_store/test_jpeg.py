@@ -122,6 +122,22 @@ def test_both_read_the_same_header(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert Image.open(io.BytesIO(data)).size == (header.width, header.height)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_several_scans_are_told_from_one(name: str) -> None:
+    assert jpeg.is_progressive(FILES[name]()) == (name == "progressive")
+
+
+def test_metadata_before_the_frame_does_not_hide_it() -> None:
+    long = {"icc_profile": bytes(200_000), "comment": b"\xff\xc0" * 100}
+    assert jpeg.is_progressive(save(busy(40, 30), "JPEG", progressive=True, **long))
+    assert not jpeg.is_progressive(save(busy(40, 30), "JPEG", **long))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff\xe0\0\0" * 10**6])
+def test_a_frame_that_does_not_come_is_not_waited_for(data: bytes) -> None:
+    assert not jpeg.is_progressive(data)
+
+
 @with_simplejpeg
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
 @pytest.mark.parametrize("grey", [False, True])
