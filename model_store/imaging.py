@@ -1,22 +1,25 @@
-"""From the bytes of a picture to what a variant sees. The only importer of PIL.
+"""From the bytes of a picture to what a variant sees. The only importer of PIL; JPEG goes through `jpeg`.
 
 Two steps, so that limits hold before pixels are decoded: `probe` reads the header, `decode` makes
 the upright RGB array of the wanted size.
 """
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, __version__
 
+from model_store import jpeg, webp
 from model_store.manifest import Preprocessing
 
 UInt8Array = npt.NDArray[np.uint8]
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-DECODER_VERSION = f"pillow-{__version__}"
+PROGRESSIVE = "JPEG-progressive"
+DECODER_VERSION = ", ".join(filter(None, (f"pillow-{__version__}", jpeg.VERSION)))
 
 # Pillow's own guard warns on a global; the limit of `probe` takes its place, from the same header.
 Image.MAX_IMAGE_PIXELS = None
@@ -24,7 +27,12 @@ Image.MAX_IMAGE_PIXELS = None
 MIN_SIDE = 2  # a line of single pixels shows nothing
 _EXIF_ORIENTATION = 0x0112
 _WHITE = (255, 255, 255, 255)
-_JPEG_SCALES = (8, 4, 2)  # libjpeg decodes at 1/8, 1/4 and 1/2 for less
+# libjpeg decodes at 1/8, 1/4 and 1/2 for less. It can do all n/8, but those between take longer than the
+# next larger one, whose arithmetic is vectorised.
+_JPEG_SCALES = (8, 4, 2)
+_REDUCING_GAP = 2.0  # pixels are averaged by whole factors down to twice the size, and only then weighted
+_CELL = 128  # of a sample picture: colours change over that many pixels
+_AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
 
 
 class ImageError(Exception):
@@ -55,10 +63,16 @@ class ImageHeader:
     width: int
     height: int
     size_bytes: int
+    progressive: bool = False  # a JPEG in several scans
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def coding(self) -> str:
+        """The format, with what else decides how long decoding takes."""
+        return PROGRESSIVE if self.progressive else self.format
 
     def scale(self, size: int, preprocessing: Preprocessing) -> int:
         """1, 2, 4 or 8: the reduction at which the decoder gives no less than `size` pixels need."""
@@ -73,17 +87,15 @@ class ImageHeader:
 
 def probe(data: bytes, max_pixels: int) -> ImageHeader:
     """Reads the header only. Raises UnsupportedImage, UnreadableImage or TooManyPixels."""
-    image = _open(data)
-    width, height = image.size
+    format, (width, height) = _format_and_size(data)
     if width * height > max_pixels:
         raise TooManyPixels(width, height, max_pixels)
     if min(width, height) < MIN_SIDE:
         raise UnreadableImage(
             f"the picture has {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         )
-    # Phones' multi-picture files are JPEG with more behind it.
-    format = "JPEG" if image.format == "MPO" else image.format or ""
-    return ImageHeader(format, width, height, len(data))
+    progressive = format == "JPEG" and jpeg.is_progressive(data)
+    return ImageHeader(format, width, height, len(data), progressive)
 
 
 def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
@@ -95,16 +107,48 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     image = _open(data)
     try:
         orientation = _orientation(image)
-        needed = int(np.ceil(size / preprocessing.central_fraction))
-        image.draft("RGB", (needed, needed))
-        image.load()
-        box = _central_box(image.size, preprocessing.central_fraction)
-        small = _resizable(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+        image = _load(image, data, size, preprocessing)
+        small = _resize_centre(image, size, preprocessing.central_fraction)
         pixels = np.asarray(_opaque_rgb(small))
     except Exception as error:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
         raise UnreadableImage("the picture is truncated or damaged") from error
     return _upright(pixels, orientation)
+
+
+def _format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
+    """One of `FORMATS`, and (width, height). It runs on the event loop, and before limits are checked:
+    Pillow would allocate the canvas of a WebP picture.
+    """
+    magic = _magic(data)
+    if magic == "JPEG" and (size := jpeg.size(data)):
+        return magic, size
+    if magic == "WEBP" and (size := webp.size(data)):
+        return magic, size
+    image = _open(data)
+    return _format(image), image.size
+
+
+def _format(image: Image.Image) -> str:
+    # Phones' multi-picture files are JPEG with more behind it.
+    return "JPEG" if image.format == "MPO" else image.format or ""
+
+
+def _load(image: Image.Image, data: bytes, size: int, preprocessing: Preprocessing) -> Image.Image:
+    """The whole picture, of a JPEG no more of its pixels than are needed."""
+    if _format(image) != "JPEG":
+        image.load()
+        return image
+    if image.mode in ("RGB", "L"):
+        scale = ImageHeader("JPEG", *image.size, len(data)).scale(size, preprocessing)
+        pixels = jpeg.decode(data, image.size, scale, grey=image.mode == "L")
+        if pixels is not None:
+            height, width, _ = pixels.shape
+            return Image.frombuffer(image.mode, (width, height), pixels, "raw", image.mode, 0, 1)
+    needed = math.ceil(size / preprocessing.central_fraction)
+    image.draft("RGB", (needed, needed))
+    image.load()
+    return image
 
 
 def _open(data: bytes) -> Image.Image:
@@ -142,15 +186,20 @@ def _central_box(size: tuple[int, int], fraction: float) -> tuple[int, int, int,
     return left, top, width - left, height - top
 
 
-def _resizable(image: Image.Image) -> Image.Image:
+def _resize_centre(image: Image.Image, size: int, fraction: float) -> Image.Image:
+    box: tuple[int, int, int, int] | None = _central_box(image.size, fraction)
+    if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
+        image, box = _averaged(image.crop(box)), None  # the crop first: less to convert
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
+
+
+def _averaged(image: Image.Image) -> Image.Image:
     """The picture in a mode whose values can be averaged."""
     if image.mode.startswith(("I", "F")):  # 16-bit grey, or wider modes that 16-bit PNG opens as
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         return image.convert("RGBA")
-    if image.mode in ("RGB", "RGBA", "L", "LA"):
-        return image
     return image.convert("RGB")
 
 
@@ -172,13 +221,18 @@ def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     return np.ascontiguousarray(pixels)
 
 
-def sample_picture(format: str, width: int, height: int, *, grain: int) -> bytes:
-    """A picture of the wanted type and size, for measurements; `grain` is its noise, in levels."""
+def sample_picture(format: str, width: int, height: int, *, grain: int, progressive: bool = False) -> bytes:
+    """A picture of the wanted type and size, for measurements; `grain` is its noise, in levels.
+
+    Smooth, a JPEG of it has 0.1 bytes a pixel, as large photos have; with a grain of 24 it has 0.4.
+    """
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    coarse = rng.integers(0, 256, (height // _CELL + 2, width // _CELL + 2, 3), np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    noise = rng.integers(-grain, grain + 1, (height, width, 3), np.int16)
-    pixels = (np.asarray(image, np.int16) + noise).clip(0, 255).astype(np.uint8)
+    if grain:
+        noise = rng.integers(-grain, grain + 1, (height, width, 3), np.int16)
+        noise += np.asarray(image)
+        image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format, quality=90)
+    image.save(buffer, format, quality=90, progressive=progressive)
     return buffer.getvalue()

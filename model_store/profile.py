@@ -18,6 +18,7 @@ from model_store import atomic, device
 from model_store.imaging import (
     DECODER_VERSION,
     FORMATS,
+    PROGRESSIVE,
     ImageHeader,
     decode,
     sample_picture,
@@ -25,16 +26,24 @@ from model_store.imaging import (
 from model_store.manifest import Preprocessing
 from model_store.runtime import RUNTIME_VERSION, Session
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _WARM_UP_RUNS = 2
 _MIN_RUNS, _MAX_RUNS = 5, 30
 _INFERENCE_SECONDS = 0.4
-_DECODE_SECONDS = 0.03
-_GRAINS = (0, 16)  # smooth and noisy: few bytes a pixel, and many
-_SIZE = 128
-# Two sides a format, and for JPEG those that lead to each reduction.
-_JPEG_SIDES = {1: (160, 288), 2: (320, 576), 4: (640, 1152), 8: (1184, 1920)}
-_OTHER_SIDES = (192, 512)
+_DECODE_SECONDS = 0.02
+# Smooth and noisy: few bytes a pixel, and many. PNG packs noise as it is, which is faster than any photo.
+_GRAINS, _PNG_GRAINS = (0, 24), (0, 2)
+# Sides of the pictures that are decoded, each with the sizes it is decoded for. For JPEG, by the reduction
+# that these lead to.
+Sides = dict[int, tuple[int, ...]]
+_JPEG_SIDES: dict[int, Sides] = {
+    1: {160: (128, 224), 288: (128,), 480: (224,)},
+    2: {320: (128,), 576: (128, 224), 960: (224,)},
+    4: {640: (128,), 1152: (128, 224), 1600: (224,)},
+    8: {1184: (128,), 2048: (128, 224)},
+}
+_PROGRESSIVE_SIDES: dict[int, Sides] = {2: {320: (128,), 960: (224,)}}
+_OTHER_SIDES: Sides = {160: (128, 224), 448: (128, 224)}
 
 
 class Quantiles(BaseModel):
@@ -51,36 +60,42 @@ class Quantiles(BaseModel):
 
 
 class DecodeCost(BaseModel):
-    """Decoding, cropping and resizing one picture: a linear cost in stored pixels and bytes."""
+    """Decoding, cropping and resizing one picture: linear in stored pixels and bytes, and in pixels made."""
 
     model_config = ConfigDict(frozen=True)
 
     base_ms: float = Field(ge=0)
     per_megapixel_ms: float = Field(ge=0)
     per_megabyte_ms: float = Field(ge=0)
+    per_output_megapixel_ms: float = Field(default=0, ge=0)
 
-    def predict_ms(self, header: ImageHeader) -> float:
+    def predict_ms(self, header: ImageHeader, size: int) -> float:
+        """Of a picture with this header, for a variant of `size` pixels a side."""
         return (
             self.base_ms
             + self.per_megapixel_ms * header.pixels / 1e6
             + self.per_megabyte_ms * header.size_bytes / 1e6
+            + self.per_output_megapixel_ms * size * size / 1e6
         )
 
     @classmethod
-    def fit(cls, headers: list[ImageHeader], times_ms: list[float]) -> Self:
+    def fit(cls, cases: list[tuple[ImageHeader, int]], times_ms: list[float]) -> Self:
         """Least squares of the relative error; a cost that would come out negative is none."""
-        features = np.array([[1, h.pixels / 1e6, h.size_bytes / 1e6] for h in headers])
+        features = np.array([[1, h.pixels / 1e6, h.size_bytes / 1e6, size**2 / 1e6] for h, size in cases])
         weights = 1 / np.array(times_ms)
-        active = [0, 1, 2]
-        costs = np.zeros(3)
+        active = list(range(features.shape[1]))
+        costs = np.zeros(len(active))
         while active:
             rows = features[:, active] * weights[:, np.newaxis]
-            solution = np.linalg.lstsq(rows, np.ones(len(headers)), rcond=None)[0]
+            solution = np.linalg.lstsq(rows, np.ones(len(cases)), rcond=None)[0]
             if (solution >= 0).all():
                 costs[active] = solution
                 break
             active.pop(int(solution.argmin()))
-        return cls(base_ms=costs[0], per_megapixel_ms=costs[1], per_megabyte_ms=costs[2])
+        return cls(**dict(zip(cls.model_fields, costs.tolist(), strict=True)))
+
+    def plus(self, other: "DecodeCost") -> "DecodeCost":
+        return DecodeCost(**{name: value + getattr(other, name) for name, value in self})
 
 
 class DeviceProfile(BaseModel):
@@ -94,8 +109,9 @@ class DeviceProfile(BaseModel):
     decode: dict[str, DecodeCost] = {}
 
 
-def decode_key(format: str, scale: int) -> str:
-    return f"{format}/{scale}"
+def decode_key(coding: str, scale: int) -> str:
+    """`coding` and scale as `ImageHeader` has them."""
+    return f"{coding}/{scale}"
 
 
 def device_name() -> str:
@@ -131,32 +147,47 @@ def measure_inference(session: Session, resolution: int) -> Quantiles:
     return Quantiles.of(_samples_ms(lambda: session.run(images), _INFERENCE_SECONDS))
 
 
-def measure_decoding(on_format: Callable[[str], None] = lambda _: None) -> dict[str, DecodeCost]:
-    """Cost of each format, and of JPEG at each reduction."""
-    return {key: _decode_cost(key, sides, on_format) for key, sides in _decode_cases()}
-
-
-def _decode_cases() -> Iterator[tuple[str, tuple[int, int]]]:
-    for format in FORMATS:
-        if format == "JPEG":
-            for scale, sides in _JPEG_SIDES.items():
-                yield decode_key(format, scale), sides
+def measure_decoding(on_coding: Callable[[str], None] = lambda _: None) -> dict[str, DecodeCost]:
+    """Cost of each format, and of JPEG at each reduction, with memory kept as in serving."""
+    device.keep_freed_memory()
+    costs: dict[str, DecodeCost] = {}
+    for coding, scale, sides in _decode_cases():
+        cases, times = _decode_times(coding, sides)
+        if coding == PROGRESSIVE:
+            # All scans are read in full, so that what they cost more is the same at every reduction.
+            plain = costs[decode_key("JPEG", scale)]
+            extra = [max(ms - plain.predict_ms(*case), 1e-3) for case, ms in zip(cases, times, strict=True)]
+            surcharge = DecodeCost.fit(cases, extra)
+            for other in _JPEG_SIDES:
+                costs[decode_key(coding, other)] = costs[decode_key("JPEG", other)].plus(surcharge)
         else:
-            yield decode_key(format, 1), _OTHER_SIDES
+            costs[decode_key(coding, scale)] = DecodeCost.fit(cases, times)
+        on_coding(decode_key(coding, scale))
+    return costs
 
 
-def _decode_cost(key: str, sides: tuple[int, int], on_format: Callable[[str], None]) -> DecodeCost:
-    format = key.partition("/")[0]
-    preprocessing = Preprocessing()
-    headers, times = [], []
-    for side in sides:
-        for grain in _GRAINS:
-            data = sample_picture(format, side, side, grain=grain)
-            headers.append(ImageHeader(format, side, side, len(data)))
-            work = partial(decode, data, _SIZE, preprocessing)
-            times.append(Quantiles.of(_samples_ms(work, _DECODE_SECONDS)).p50)
-    on_format(key)
-    return DecodeCost.fit(headers, times)
+def _decode_cases() -> Iterator[tuple[str, int, Sides]]:
+    """(coding, scale, pictures)"""
+    for scale, sides in _JPEG_SIDES.items():
+        yield "JPEG", scale, sides
+    for scale, sides in _PROGRESSIVE_SIDES.items():
+        yield PROGRESSIVE, scale, sides
+    for format in FORMATS:
+        if format != "JPEG":
+            yield format, 1, _OTHER_SIDES
+
+
+def _decode_times(coding: str, pictures: Sides) -> tuple[list[tuple[ImageHeader, int]], list[float]]:
+    format, progressive = ("JPEG", True) if coding == PROGRESSIVE else (coding, False)
+    cases, times = [], []
+    for side, sizes in pictures.items():
+        for grain in _PNG_GRAINS if coding == "PNG" else _GRAINS:
+            data = sample_picture(format, side, side, grain=grain, progressive=progressive)
+            for size in sizes:
+                cases.append((ImageHeader(format, side, side, len(data), progressive), size))
+                work = partial(decode, data, size, Preprocessing())
+                times.append(Quantiles.of(_samples_ms(work, _DECODE_SECONDS)).p50)
+    return cases, times
 
 
 def _samples_ms(work: Callable[[], object], max_seconds: float) -> list[float]:

@@ -110,8 +110,8 @@ class LatencyEstimates:
         self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing, threads: int = 1
     ) -> Expected:
         """Before correction, for a picture of this header."""
-        cost = self._decode[decode_key(header.format, header.scale(size, preprocessing))]
-        return Expected(key, cost.predict_ms(header), self._inference[key].p50, threads)
+        cost = self._decode[decode_key(header.coding, header.scale(size, preprocessing))]
+        return Expected(key, cost.predict_ms(header, size), self._inference[key].p50, threads)
 
     def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from model_store import profile as profiling
-from model_store.device import own_cpus, release_memory, usable_cpus
+from model_store.device import keep_freed_memory, own_cpus, release_memory, usable_cpus
 from model_store.imaging import FORMATS, decode, sample_picture
 from model_store.manifest import Preprocessing
 from model_store.profile import DeviceProfile
@@ -55,6 +55,7 @@ class Service:
             threads = self.settings.threads or usable_cpus()
             catalog = Catalog.load(store, threads)
             release_memory()  # the runtime's copies of the weights
+            keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
             catalog = catalog.worthwhile({key: times.p50 for key, times in profile.inference.items()})
             dispatcher = Dispatcher(

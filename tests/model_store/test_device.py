@@ -1,13 +1,15 @@
 """What the machine is, from the kernel's own files; each test writes its own."""
 
+import ctypes
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from model_store.device import cpu_model, own_cpus, usable_cpus
+from model_store.device import cpu_model, keep_freed_memory, own_cpus, usable_cpus
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -92,6 +94,40 @@ def test_an_unlimited_v2_group_does_not_hide_a_v1_quota(tmp_path: Path) -> None:
     write_v2(tmp_path, "max 100000\n")
     write_v1(tmp_path, "100000\n", "100000\n")
     assert usable_cpus(tmp_path) == 1
+
+
+# Decodes a picture whose buffers glibc would return and fetch anew each time; prints page faults a picture.
+DECODING = """
+import io, resource, sys
+from PIL import Image
+from model_store.device import keep_freed_memory
+from model_store.imaging import decode
+from model_store.manifest import Preprocessing
+
+buffer = io.BytesIO()
+Image.linear_gradient("L").resize((1920, 1080)).convert("RGB").save(buffer, sys.argv[1])
+keep_freed_memory()
+for round in range(12):
+    if round == 4:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    decode(buffer.getvalue(), 224, Preprocessing())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 8)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no such knob")
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_decoding_needs_no_fresh_pages_once_it_runs(format: str) -> None:
+    """A fresh process for each: thresholds stay set. 1920 x 1080 pixels of RGB are 1500 pages."""
+    command = [sys.executable, "-c", DECODING, format]
+    faults = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert faults < 100
+
+
+def test_keeping_memory_is_no_error_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """musl and macOS have no mallopt."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    keep_freed_memory()
 
 
 @pytest.mark.skipif(not LINUX, reason="only Linux tells and sets the affinity")

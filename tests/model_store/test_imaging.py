@@ -50,7 +50,9 @@ def test_every_type_and_mode(name: str) -> None:
 def test_the_header_tells_type_and_size(name: str) -> None:
     data = FILES[name][0]()
     header = probe(data, WIDTH * HEIGHT)
-    assert header == ImageHeader(name.partition("-")[0].upper(), WIDTH, HEIGHT, len(data))
+    format = name.partition("-")[0].upper()
+    assert header == ImageHeader(format, WIDTH, HEIGHT, len(data), name == "jpeg-progressive")
+    assert header.coding == ("JPEG-progressive" if header.progressive else format)
     assert header.pixels == WIDTH * HEIGHT
 
 

@@ -27,7 +27,7 @@ from service.scheduler import Picture, Scheduler, now_ms
 from tests.service import pictures
 
 # So long to decode, with the largest network, that a burst outruns one thread on any machine.
-HEAVY = sample_picture("WEBP", 1600, 1600, grain=0)
+HEAVY = sample_picture("WEBP", 1600, 1600, grain=8)
 SMALL = pictures.encode("JPEG")
 LARGEST = IDS[0]
 
