@@ -200,11 +200,12 @@ class Scheduler:
                 inference_ms = result.inference_ms
             except Exception as error:
                 result = error
-            _hand_over(taken.job.payload, result)
+            # First of all, so that a client's next request does not find its last one still running.
             with self._changed:
                 self._dispatcher.finish(taken, now_ms(), inference_ms)
                 if taken.threads > 1:
                     self._changed.notify_all()  # the other workers were kept from what came meanwhile
+            _hand_over(taken.job.payload, result)
 
     def _take(self) -> Assignment | Job | None:
         """Waits for work; None once all is done and the scheduler stops."""
