@@ -16,6 +16,7 @@ from model_store import jpeg, webp
 from model_store.manifest import Preprocessing
 
 UInt8Array = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 PROGRESSIVE = "JPEG-progressive"
@@ -32,6 +33,7 @@ _WHITE = (255, 255, 255, 255)
 _JPEG_SCALES = (8, 4, 2)
 _REDUCING_GAP = 2.0  # pixels are averaged by whole factors down to twice the size, and only then weighted
 _CELL = 128  # of a sample picture: colours change over that many pixels
+_FILTER = Image.Resampling.BILINEAR
 _AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
 
 
@@ -107,8 +109,11 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     image = _open(data)
     try:
         orientation = _orientation(image)
-        image = _load(image, data, size, preprocessing)
-        small = _resize_centre(image, size, preprocessing.central_fraction)
+        scale = ImageHeader(_format(image), *image.size, len(data)).scale(size, preprocessing)
+        left, top, right, bottom = _central_box(image.size, preprocessing.central_fraction)
+        image = _load(image, data, scale)
+        # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
+        small = _resize(image, size, (left / scale, top / scale, right / scale, bottom / scale))
         pixels = np.asarray(_opaque_rgb(small))
     except Exception as error:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
@@ -134,19 +139,15 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or ""
 
 
-def _load(image: Image.Image, data: bytes, size: int, preprocessing: Preprocessing) -> Image.Image:
-    """The whole picture, of a JPEG no more of its pixels than are needed."""
-    if _format(image) != "JPEG":
-        image.load()
-        return image
-    if image.mode in ("RGB", "L"):
-        scale = ImageHeader("JPEG", *image.size, len(data)).scale(size, preprocessing)
+def _load(image: Image.Image, data: bytes, scale: int) -> Image.Image:
+    """The whole picture with its sides divided by `scale`, rounded up."""
+    if _format(image) == "JPEG" and image.mode in ("RGB", "L"):
         pixels = jpeg.decode(data, image.size, scale, grey=image.mode == "L")
         if pixels is not None:
             height, width, _ = pixels.shape
             return Image.frombuffer(image.mode, (width, height), pixels, "raw", image.mode, 0, 1)
-    needed = math.ceil(size / preprocessing.central_fraction)
-    image.draft("RGB", (needed, needed))
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))
     image.load()
     return image
 
@@ -186,11 +187,13 @@ def _central_box(size: tuple[int, int], fraction: float) -> tuple[int, int, int,
     return left, top, width - left, height - top
 
 
-def _resize_centre(image: Image.Image, size: int, fraction: float) -> Image.Image:
-    box: tuple[int, int, int, int] | None = _central_box(image.size, fraction)
+def _resize(image: Image.Image, size: int, box: Box) -> Image.Image:
     if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
-        image, box = _averaged(image.crop(box)), None  # the crop first: less to convert
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
+        # The crop first: less to convert.
+        left, top = int(box[0]), int(box[1])
+        image = _averaged(image.crop((left, top, math.ceil(box[2]), math.ceil(box[3]))))
+        box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    return image.resize((size, size), _FILTER, box=box, reducing_gap=_REDUCING_GAP)
 
 
 def _averaged(image: Image.Image) -> Image.Image:
