@@ -55,9 +55,10 @@ class QuantileWindow:
         self.median = self._sorted[count // 2]
         # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
         self.high = self._sorted[min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1]
-        self.bound = self.high + _TAIL * (self.high - self.median)
-        if count < _ENOUGH:  # too few to have seen the slow ones
-            self.bound = max(self.bound, self.median * _UNKNOWN_SPREAD)
+        if count < _ENOUGH:  # too few to have seen the slow ones, or to tell how slow those are
+            self.bound = max(self.high, self.median * _UNKNOWN_SPREAD)
+        else:
+            self.bound = self.high + _TAIL * (self.high - self.median)
 
     def clear(self) -> None:
         self._latest.clear()
