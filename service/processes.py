@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -45,11 +46,12 @@ def shares(processes: int, cpus: list[int], usable: int) -> list[Share]:
 def serve(settings: Settings) -> int:
     """Runs `settings.workers` processes until SIGTERM or SIGINT. Exit codes: 0 done, 1 failed."""
     try:
-        reserved = _bind(settings)  # never listens: it finds out a port that is taken, once for all
+        with _bind(settings, shared=False) as probe:  # finds out a port that is taken, shared or not
+            settings = settings.model_copy(update={"port": probe.getsockname()[1]})
+        reserved = _bind(settings)  # never listens: it keeps the port while all processes are down
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
         return 1
-    settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
     affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     split = shares(settings.workers, affinity, usable_cpus())
     if usable_cpus() < settings.workers:
@@ -76,8 +78,10 @@ class _Supervisor:
             ended = wait([process.sentinel for process in self._started], timeout=1.0)
             for process in [p for p in self._started if p.sentinel in ended]:
                 place, since = self._started.pop(process)
+                process.join()  # its pipe is closed a moment before it has an exit code
                 if self._stopping:
-                    code = code or abs(process.exitcode or 0)
+                    # One that SIGTERM met before it had its handler ended as it was asked to.
+                    code = code or (0 if process.exitcode in (0, -signal.SIGTERM) else 1)
                 elif time.monotonic() - since >= _SOUND_SECONDS:
                     log.error("process %s ended with %s: started again", process.pid, process.exitcode)
                     self._start(place)
@@ -92,6 +96,8 @@ class _Supervisor:
         process = self._context.Process(target=_serve_one, args=arguments, name=f"server-{place}")
         process.start()
         self._started[process] = place, time.monotonic()
+        if self._stopping:  # the signal came meanwhile
+            process.terminate()
 
     def _stop(self) -> None:
         self._stopping = True
@@ -100,6 +106,7 @@ class _Supervisor:
 
 
 def _serve_one(settings: Settings, share: Share) -> None:
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     server.configure_logging(settings)
     if share.cpus:
         os.sched_setaffinity(0, share.cpus)
@@ -108,10 +115,24 @@ def _serve_one(settings: Settings, share: Share) -> None:
         raise SystemExit(server.serve(settings.model_copy(update={"threads": threads}), listening))
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _end_with_parent() -> None:
+    """Left alone, it would go on with old settings beside whoever takes the shared port next."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101  (it was started by one)
+    parent.join()
+    log.error("the supervising process is gone: shutting down")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _bind(settings: Settings, *, shared: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    bound.bind((settings.host, settings.port))
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError:
+        bound.close()
+        raise
     return bound

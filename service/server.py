@@ -21,7 +21,7 @@ def serve(settings: Settings, listening: socket.socket | None = None) -> int:
     app = create_app(settings)
     server = _Server(_uvicorn_config(app, settings), app.state.service)
     server.run(sockets=[listening] if listening else None)
-    return 0 if server.started else 1
+    return 0 if server.started or server.asked_to_end else 1
 
 
 def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -42,8 +42,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self.asked_to_end = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.asked_to_end = True
         again = self._service.phase == "draining"
         seconds = self._service.settings.drain_seconds
         self._service.phase = "draining"

@@ -105,3 +105,35 @@ def test_a_port_that_is_taken_ends_the_start_with_its_name(own_store: Path, tmp_
         ended = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+
+
+def test_a_port_that_other_processes_share_is_taken_too(own_store: Path, tmp_path: Path) -> None:
+    with running_server(own_store, tmp_path / "state", workers="2", wait_ready=False) as server:
+        port = server.base_url.rpartition(":")[2]
+        command = [sys.executable, "-m", "service", "--port", port, "--store", str(own_store)]
+        ended = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+
+
+def test_without_their_parent_the_processes_end(own_store: Path, tmp_path: Path) -> None:
+    """They share the port: who is left over would answer beside the service that is started next."""
+    with running_server(own_store, tmp_path / "state", workers="2") as server:
+        ready(server.base_url)
+        orphans = children(server)
+        server.process.kill()
+        server.process.wait()
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{orphan}").exists() for orphan in orphans):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_signal_while_they_start_ends_them(own_store: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--store", str(own_store), "--workers", "2"]
+    environment = os.environ | {"MOBILENET_STATE_DIR": str(tmp_path / "state")}
+    for seconds in (0.8, 1.0, 1.2, 1.5, 2.0):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)
