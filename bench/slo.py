@@ -24,6 +24,7 @@ from bench import simulator, slo_report
 from bench.clairvoyant import upper_bound
 from bench.open_loop import Answer, Request, replay
 from bench.server import running_server
+from model_store.device import usable_cpus
 from model_store.imaging import decode
 from model_store.manifest import ASSUMED_LOSS, Preprocessing, parse_variant_id
 from model_store.sources import CHECKPOINTS_BY_NAME
@@ -167,7 +168,7 @@ class Bench:
         budgets, pictures = self._draw(times, seed)
         works = decode_ms[pictures] + np.array([self._inference_ms[v] for v in self._variants])
         top1 = np.array([self._top1[v] for v in self._variants])
-        return upper_bound(times, budgets - ANSWER_MS, works, top1, workers=2)
+        return upper_bound(times, budgets - ANSWER_MS, works, top1, workers=usable_cpus())
 
     def _recovery_ms(self, rate: float, seconds: float) -> float:
         """After an overload: how long until a request on the idle server is answered in time."""

@@ -164,9 +164,13 @@ def _plans(store: ModelStore, variants: tuple[LoadedVariant, ...], threads: int)
         yield Plan(variant, variant.session)
         if threads > 1 and i < _PARALLEL_VARIANTS:
             manifest = variant.manifest
-            session = OnnxSession(store.open(manifest.task, manifest.id)[1], threads)
-            session.run(_grey(manifest.resolution))
-            yield Plan(variant, session, threads)
+            try:
+                session = OnnxSession(store.open(manifest.task, manifest.id)[1], threads)
+                session.run(_grey(manifest.resolution))
+            except (StoreError, ModelUnusable) as error:  # as when it is replaced at this moment
+                log.warning("%s runs with one thread only: %s", variant.key, error)
+            else:
+                yield Plan(variant, session, threads)
 
 
 def _grey(resolution: int) -> UInt8Array:

@@ -57,8 +57,8 @@ class Service:
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
-            release_memory()  # the large pictures of the measurements
             catalog = catalog.worthwhile({key: times.p50 for key, times in profile.inference.items()})
+            release_memory()  # the large pictures of the measurements, and plans that are not worthwhile
             dispatcher = Dispatcher(
                 LatencyEstimates(profile),
                 threads,
