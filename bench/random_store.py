@@ -35,5 +35,5 @@ def fill(root: Path, shapes: tuple[tuple[float, int], ...] = SHAPES) -> ModelSto
     task = tasks.ensure_task(store, "imagenet")
     provenance = build.Provenance("random", "bench/random_store.py", "0" * 64, "none")
     for alpha, resolution in shapes:
-        build.install_weights(store, task, random_weights(alpha), provenance, resolution=resolution)
+        build.install_network(store, task, random_weights(alpha), provenance, resolution=resolution)
     return store

@@ -62,49 +62,40 @@ def load_quantized(path: Path) -> QuantizedNetwork | None:
     return tflite_quantized.load(path) if path.suffix.lower() == ".tflite" else None
 
 
-def install_weights(
+def load_network(path: Path, *, dequantize: bool = False) -> tuple[str, NetworkWeights | QuantizedNetwork]:
+    """(format, network) of a file as it is, or, where `dequantize` is set, the weights that it stands for.
+    Raises WeightsError."""
+    quantized = None if dequantize else load_quantized(path)
+    return load_weights(path) if quantized is None else ("TensorFlow Lite", quantized)
+
+
+def install_network(
     store: ModelStore,
     task: TaskManifest,
-    weights: NetworkWeights,
+    network: NetworkWeights | QuantizedNetwork,
     provenance: Provenance,
     *,
     resolution: int | None = None,
     accuracy: Accuracy | None = None,
     measured: Accuracy | None = None,
 ) -> VariantManifest:
-    """Builds and installs one fp32 variant; `resolution` is the trained one unless given.
+    """Builds and installs one variant, int8 where the network came quantised; `resolution` is the trained
+    one unless given.
 
-    Raises WeightsError when the weights do not fit the task, or the resolution is unknown.
+    Raises WeightsError when the network does not fit the task, or the resolution is unknown.
     """
-    resolution = _checked_resolution(resolution or weights.trained_resolution)
-    if weights.classes != task.classes:
-        raise WeightsError(f"{weights.classes} classes, but {task.name} has {task.classes}")
-    model = build_classifier(weights, resolution)
-    _check_runs(model, resolution, task.classes)
-    return _install(
-        store, task, model, weights.alpha, resolution, "fp32", provenance,
-        trained_resolution=weights.trained_resolution, accuracy=accuracy, measured=measured,
-    )  # fmt: skip
-
-
-def install_quantized(
-    store: ModelStore,
-    task: TaskManifest,
-    network: QuantizedNetwork,
-    provenance: Provenance,
-    *,
-    resolution: int | None = None,
-    accuracy: Accuracy | None = None,
-) -> VariantManifest:
-    """Builds and installs one int8 variant of a network that came quantised. Raises WeightsError."""
     resolution = _checked_resolution(resolution or network.trained_resolution)
     if network.classes != task.classes:
         raise WeightsError(f"{network.classes} classes, but {task.name} has {task.classes}")
-    model = build_quantized_classifier(network, resolution)
+    precision: Precision
+    if isinstance(network, QuantizedNetwork):
+        precision, model = "int8", build_quantized_classifier(network, resolution)
+    else:
+        precision, model = "fp32", build_classifier(network, resolution)
     _check_runs(model, resolution, task.classes)
     return _install(
-        store, task, model, network.alpha, resolution, "int8", provenance,
-        trained_resolution=network.trained_resolution, accuracy=accuracy,
+        store, task, model, network.alpha, resolution, precision, provenance,
+        trained_resolution=network.trained_resolution, accuracy=accuracy, measured=measured,
     )  # fmt: skip
 
 
@@ -133,13 +124,9 @@ def install_file(
             store, task, found.model, found.alpha, found.resolution, precision, provenance,
             trained_resolution=None,
         )  # fmt: skip
-    quantized = None if dequantize else load_quantized(path)
-    if quantized is not None:
-        provenance = Provenance("TensorFlow Lite", location, _sha256(path), licence)
-        return install_quantized(store, task, quantized, provenance, resolution=resolution)
-    format, weights = load_weights(path)
+    format, network = load_network(path, dequantize=dequantize)
     provenance = Provenance(format, location, _sha256(path), licence)
-    return install_weights(store, task, weights, provenance, resolution=resolution)
+    return install_network(store, task, network, provenance, resolution=resolution)
 
 
 def float_variants(store: ModelStore, task: str) -> list[str]:

@@ -16,6 +16,7 @@ from model_store import atomic, build, package_index, tasks
 from model_store.download import DownloadError, Unreachable, fetch, read_member
 from model_store.manifest import Accuracy, TaskManifest, VariantManifest
 from model_store.progress import track
+from model_store.quantized import QuantizedNetwork
 from model_store.sources import (
     CHECKPOINTS_BY_NAME,
     FALLBACK_SOURCE,
@@ -110,20 +111,14 @@ def _pull_checkpoint(
 def _install_checkpoint(
     store: ModelStore, task: TaskManifest, checkpoint: Checkpoint, member: Path, url: str, digest: str
 ) -> VariantManifest:
-    accuracy, resolution = published_accuracy(checkpoint), checkpoint.resolution
-    network = build.load_quantized(member)
-    if network is not None and checkpoint.quantized:
-        _check_shape(checkpoint, network.alpha, network.trained_resolution)
-        provenance = build.Provenance("TensorFlow Lite", url, digest, OFFICIAL_LICENCE)
-        return build.install_quantized(
-            store, task, network, provenance, resolution=resolution, accuracy=accuracy
-        )
-    if checkpoint.quantized:
+    format, network = build.load_network(member)
+    if checkpoint.quantized and not isinstance(network, QuantizedNetwork):
         raise DownloadError(f"the archive of {checkpoint.name} holds no quantised network")
-    format, weights = build.load_weights(member)
-    _check_shape(checkpoint, weights.alpha, weights.trained_resolution)
-    provenance = build.Provenance(format, url, digest, OFFICIAL_LICENCE)
-    return build.install_weights(store, task, weights, provenance, resolution=resolution, accuracy=accuracy)
+    _check_shape(checkpoint, network.alpha, network.trained_resolution)
+    return build.install_network(
+        store, task, network, build.Provenance(format, url, digest, OFFICIAL_LICENCE),
+        resolution=checkpoint.resolution, accuracy=published_accuracy(checkpoint),
+    )  # fmt: skip
 
 
 def _with_int8(
@@ -166,7 +161,7 @@ def _pull_fallback(
             for top1, top5 in (_FALLBACK_MEASURED[resolution], _FALLBACK_MEASURED_INT8[resolution])
         )
         published = published_accuracy(CHECKPOINTS_BY_NAME[f"{source.alpha}_{resolution}"])
-        manifest = build.install_weights(
+        manifest = build.install_network(
             store,
             task,
             weights,
