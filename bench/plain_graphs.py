@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
 from model_store.calibration import drawn_pictures
-from model_store.graph import IR_VERSION, OPSET
+from model_store.graph_builder import IR_VERSION, OPSET
 from model_store.weights import NetworkWeights
 
 

@@ -8,15 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from model_store.architecture import Layer, MobileNetSpec
+from model_store.graph_builder import PRODUCER, GraphBuilder
 from model_store.weights import InputScaling, LayerWeights, NetworkWeights, WeightsError, assemble
-
-OPSET = 17
-IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
-_NODE_PREFIX = "MobilenetV1"
-PRODUCER = "mobilenet-service"
 
 
 def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
@@ -25,7 +21,7 @@ def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
     The same weights and resolution always give the same bytes.
     """
     spec = MobileNetSpec(weights.alpha, resolution, weights.classes + weights.background)
-    graph = _GraphBuilder()
+    graph = _FloatGraph()
     graph.normalise(weights)
     *convolutions, _ = spec.layers
     for layer, tensors in zip(convolutions, weights.layers[:-1], strict=True):
@@ -33,14 +29,7 @@ def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
         scale = weights.scaling.scale if layer.name == "conv_0" else 1.0
         graph.convolution(layer, LayerWeights(tensors.kernel * np.float32(scale), tensors.bias))
     graph.classifier(weights.layers[-1], background=weights.background)
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", resolution, resolution, 3])
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", weights.classes])
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "mobilenet_v1", [image], [scores], graph.initializers),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name=PRODUCER,
-    )
+    model = graph.model("mobilenet_v1", resolution, weights.classes)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -64,26 +53,19 @@ def read_classifier(model: bytes) -> NetworkWeights:
     return replace(weights, background=background)
 
 
-class _GraphBuilder:
-    """Nodes in order; `self._last` is the name of the latest output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self._last = "image"
-
+class _FloatGraph(GraphBuilder):
     def normalise(self, weights: NetworkWeights) -> None:
         """uint8 NHWC to float NCHW around zero, so that padding with zeros means what it did in training."""
-        self._node("Transpose", "planes", perm=[0, 3, 1, 2])
-        self._node("Cast", "pixels", to=TensorProto.FLOAT)
-        zero = self._tensor("input_zero", np.float32(weights.scaling.zero))
-        self._node("Sub", "centred", zero)
+        self.node("Transpose", "planes", perm=[0, 3, 1, 2])
+        self.node("Cast", "pixels", to=TensorProto.FLOAT)
+        zero = self.tensor("input_zero", np.float32(weights.scaling.zero))
+        self.node("Sub", "centred", zero)
 
     def convolution(self, layer: Layer, weights: LayerWeights) -> None:
         before, after = layer.padding
-        kernel = self._tensor(f"{layer.name}/kernel", weights.kernel)
-        bias = self._tensor(f"{layer.name}/bias", weights.bias)
-        self._node(
+        kernel = self.tensor(f"{layer.name}/kernel", weights.kernel)
+        bias = self.tensor(f"{layer.name}/bias", weights.bias)
+        self.node(
             "Conv",
             layer.name,
             kernel,
@@ -94,32 +76,15 @@ class _GraphBuilder:
             strides=[layer.stride, layer.stride],
         )
         bounds = ("zero", "six")
-        if not any(tensor.name == "six" for tensor in self.initializers):
-            self._tensor("zero", np.float32(0))
-            self._tensor("six", np.float32(6))
-        self._node("Clip", f"{layer.name}/relu6", *bounds)
+        if not self.has_tensor("six"):
+            self.tensor("zero", np.float32(0))
+            self.tensor("six", np.float32(6))
+        self.node("Clip", f"{layer.name}/relu6", *bounds)
 
     def classifier(self, weights: LayerWeights, *, background: bool) -> None:
-        self._node("GlobalAveragePool", "pool")
-        self._node("Flatten", "features", axis=1)
-        kernel = self._tensor("classifier/kernel", weights.kernel)
-        bias = self._tensor("classifier/bias", weights.bias)
-        self._node("Gemm", "logits", kernel, bias, transB=1)
-        self._node("Softmax", "probabilities" if background else "scores", axis=1)
-        if background:  # the probabilities of the others stay what they are: no second softmax
-            starts = self._tensor("first_class", np.array([1], np.int64))
-            ends = self._tensor("end_class", np.array([weights.bias.shape[0]], np.int64))
-            axes = self._tensor("class_axis", np.array([1], np.int64))
-            self._node("Slice", "scores", starts, ends, axes)
-
-    def _node(self, op: str, output: str, *inputs: str, **attributes: object) -> None:
-        name = f"{_NODE_PREFIX}/{output}"
-        node = helper.make_node(op, [self._last, *inputs], [output], name=name, **attributes)
-        self.nodes.append(node)
-        self._last = output
-
-    def _tensor(
-        self, name: str, value: np.generic | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-    ) -> str:
-        self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
+        self.node("GlobalAveragePool", "pool")
+        self.node("Flatten", "features", axis=1)
+        kernel = self.tensor("classifier/kernel", weights.kernel)
+        bias = self.tensor("classifier/bias", weights.bias)
+        self.node("Gemm", "logits", kernel, bias, transB=1)
+        self.probabilities(weights.bias.shape[0], background=background)

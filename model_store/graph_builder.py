@@ -1,0 +1,57 @@
+"""What every graph of this project shares: nodes one after the other, named tensors, input and output."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
+PRODUCER = "mobilenet-service"
+CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
+_NODE_PREFIX = "MobilenetV1"
+
+
+class GraphBuilder:
+    """A chain of nodes: each takes the output of the one before as its first input."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self._last = "image"
+
+    def node(self, op: str, output: str, *inputs: str, **attributes: object) -> None:
+        name = f"{_NODE_PREFIX}/{output}"
+        self._nodes.append(helper.make_node(op, [self._last, *inputs], [output], name=name, **attributes))
+        self._last = output
+
+    def tensor(self, name: str, value: np.generic | np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
+        """Adds a constant; its name."""
+        self._initializers.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def has_tensor(self, name: str) -> bool:
+        return any(tensor.name == name for tensor in self._initializers)
+
+    def probabilities(self, outputs: int, *, background: bool) -> None:
+        """Softmax over all `outputs`, then all but the first where that is the background.
+
+        The probabilities of the others stay what they are: no second softmax.
+        """
+        self.node("Softmax", "probabilities" if background else "scores", axis=1)
+        if background:
+            starts = self.tensor("first_class", np.array([1], np.int64))
+            ends = self.tensor("end_class", np.array([outputs], np.int64))
+            axes = self.tensor("class_axis", np.array([1], np.int64))
+            self.node("Slice", "scores", starts, ends, axes)
+
+    def model(self, name: str, resolution: int, classes: int, *, contrib: bool = False) -> onnx.ModelProto:
+        """`image` uint8 [N, resolution, resolution, 3] to `scores` float32 [N, classes]."""
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", resolution, resolution, 3])
+        scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(
+            helper.make_graph(self._nodes, name, [image], [scores], self._initializers),
+            opset_imports=opsets + [helper.make_opsetid(CONTRIB, 1)] * contrib,
+            ir_version=IR_VERSION,
+            producer_name=PRODUCER,
+        )
