@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_store import commands
+from model_store import commands, fill_commands
 from model_store.architecture import RESOLUTIONS
 from model_store.cli_output import printable
 from model_store.sources import OFFICIAL_BASE_URL
@@ -104,7 +104,7 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="a mirror of the same layout (or MOBILENET_SOURCE_URL)",
     )
     _common(command)
-    command.set_defaults(command=commands.pull)
+    command.set_defaults(command=fill_commands.pull)
 
 
 def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -124,7 +124,7 @@ def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--licence", default="unknown", help="of the weights, for the manifest")
     command.add_argument("--origin", help="where they come from, for the manifest (default: the file's name)")
     _common(command)
-    command.set_defaults(command=commands.import_file)
+    command.set_defaults(command=fill_commands.import_file)
 
 
 def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -137,7 +137,7 @@ def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("variants", nargs="*", default=[], metavar="VARIANT", help="of fp32; default: all")
     command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
     _common(command)
-    command.set_defaults(command=commands.quantize)
+    command.set_defaults(command=fill_commands.quantize)
 
 
 def _add_verify(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

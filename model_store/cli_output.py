@@ -54,3 +54,8 @@ def origin_text(manifest: VariantManifest) -> str:
     notes = f", trained at {trained}" if scaled else ""
     notes += ", quantised" if manifest.quantized_from else ""
     return f"{origin.format}, {name}{notes}"
+
+
+def explain_tilde(manifests: list[VariantManifest]) -> None:
+    if any(m.accuracy and m.accuracy.source == "measured" for m in manifests):
+        print("~ measured on a set of its own, not the published figure (see --json)")

@@ -1,14 +1,16 @@
-"""What each `model-store` command does; `cli.py` parses, this works and reports."""
+"""What each `model-store` command does; `cli.py` parses, this works and reports.
+
+Those that fill the store are in `fill_commands.py`.
+"""
 
 import argparse
-import sys
 
-from model_store import build, published, tasks
 from model_store import evaluate as evaluation
 from model_store import profile as profiling
-from model_store import pull as pulling
+from model_store import published
 from model_store.cli_output import (
     accuracy_text,
+    explain_tilde,
     millions,
     origin_text,
     percent,
@@ -18,15 +20,9 @@ from model_store.cli_output import (
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
-from model_store.manifest import TaskManifest, VariantManifest
+from model_store.manifest import VariantManifest
 from model_store.progress import track
 from model_store.runtime import ModelUnusable, OnnxSession
-from model_store.sources import (
-    CHECKPOINTS_BY_NAME,
-    DEFAULT_CHECKPOINTS,
-    OFFICIAL_CHECKPOINTS,
-    Checkpoint,
-)
 from model_store.store import ModelStore, StoredVariant, StoreError
 from model_store.weights import WeightsError
 
@@ -49,57 +45,8 @@ def list_variants(store: ModelStore, options: argparse.Namespace) -> int:
         ],
         [_row(v) for v in found],
     )  # fmt: skip
-    _explain_tilde([v.manifest for v in found if v.manifest])
+    explain_tilde([v.manifest for v in found if v.manifest])
     return 0
-
-
-def pull(store: ModelStore, options: argparse.Namespace) -> int:
-    checkpoints = _checkpoints(options)
-    if options.if_empty and any(v.manifest for v in store.variants(options.task)):
-        print(f"The store {store.root} already has variants of {options.task}.")
-        return 0
-    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say)
-    _report_installed(list(pulled.variants), options, fallback=pulled.fallback)
-    return 0
-
-
-def import_file(store: ModelStore, options: argparse.Namespace) -> int:
-    if not options.file.exists():
-        raise WeightsError(f"there is no file {options.file}")
-    if options.task not in tasks.TASKS:
-        raise StoreError(f"unknown task {options.task!r}; known: {', '.join(tasks.TASKS)}")
-    manifest = build.install_file(
-        store,
-        tasks.ensure_task(store, options.task),
-        options.file,
-        resolution=options.resolution,
-        location=options.origin or options.file.name,
-        licence=options.licence,
-        dequantize=options.dequantize,
-    )
-    _report_installed([manifest], options)
-    return 0
-
-
-def quantize(store: ModelStore, options: argparse.Namespace) -> int:
-    task = store.task(options.task)
-    chosen = options.variants or build.float_variants(store, task.name)
-    if not chosen:
-        raise StoreError(f"{task.name} of the store {store.root} has no fp32 variants to quantise")
-    if options.variants:
-        chosen = _chosen(store, task.name, options.variants)
-    _report_installed(_quantized(store, task, chosen), options)
-    return 0
-
-
-def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> list[VariantManifest]:
-    installed = []
-    with track("quantize", len(variants), unit="variants") as tracker:
-        for variant in variants:
-            installed.append(build.quantize_variant(store, task, variant))
-            tracker.update(len(installed))
-    return installed
 
 
 def verify(store: ModelStore, options: argparse.Namespace) -> int:
@@ -133,7 +80,7 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     task = store.task(options.task)
     pictures = evaluation.read_labels(options.images, task.classes)
     rows, reports = [], []
-    for variant in _chosen(store, task.name, options.variant):
+    for variant in chosen(store, task.name, options.variant):
         manifest, session = _open(store, task.name, variant)
         trained = manifest.origin.trained_resolution
         below = trained is not None and manifest.resolution < trained
@@ -236,25 +183,14 @@ def table(store: ModelStore, options: argparse.Namespace) -> int:
     return 0
 
 
-def _checkpoints(options: argparse.Namespace) -> list[Checkpoint]:
-    if options.all and options.checkpoints:
-        raise StoreError("name checkpoints, or give --all; not both")
-    if options.all:
-        return [c for c in OFFICIAL_CHECKPOINTS if not c.quantized]
-    unknown = [name for name in options.checkpoints if name not in CHECKPOINTS_BY_NAME]
-    if unknown:
-        known = ", ".join(c.name for c in OFFICIAL_CHECKPOINTS if not c.quantized)
-        raise StoreError(f"no checkpoint {unknown[0]!r}; known: {known}, and each with _quant")
-    return [CHECKPOINTS_BY_NAME[name] for name in options.checkpoints or DEFAULT_CHECKPOINTS]
-
-
 def _variants(store: ModelStore, task: str | None) -> list[StoredVariant]:
     if task is not None:
         store.task(task)  # says which tasks there are
     return store.variants(task)
 
 
-def _chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]:
+def chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]:
+    """Those of `wanted`, or all of the task; raises StoreError for one that the store has not."""
     known = [v.id for v in store.variants(task)]
     unknown = [name for name in wanted or [] if name not in known]
     if unknown:
@@ -287,21 +223,3 @@ def _as_json(v: StoredVariant) -> dict[str, object]:
     if v.manifest is None:
         return {"task": v.task, "id": v.id, "problem": v.problem}
     return v.manifest.model_dump(mode="json")
-
-
-def _report_installed(
-    manifests: list[VariantManifest], options: argparse.Namespace, *, fallback: bool = False
-) -> None:
-    if options.json:
-        installed = [m.model_dump(mode="json") for m in manifests]
-        print_json({"installed": installed, "fallback": fallback})
-        return
-    for m in manifests:
-        top1 = f", top-1 {accuracy_text(m.accuracy)} %" if m.accuracy else ""
-        print(f"installed {m.task}/{m.id}{top1} ({origin_text(m)})")
-    _explain_tilde(manifests)
-
-
-def _explain_tilde(manifests: list[VariantManifest]) -> None:
-    if any(m.accuracy and m.accuracy.source == "measured" for m in manifests):
-        print("~ measured on a set of its own, not the published figure (see --json)")

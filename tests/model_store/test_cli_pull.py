@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store import cli, commands
+from model_store import cli, fill_commands
 from model_store.architecture import ALPHAS, RESOLUTIONS
 from model_store.store import ModelStore
 from tests.model_store.console import Console, command_line
@@ -74,7 +74,7 @@ def test_pull_says_what_it_fetches_and_what_it_installed(server: Server, console
 )
 def test_which_checkpoints_are_pulled(arguments: list[str], names: list[str]) -> None:
     options = cli._parser().parse_args(["pull", "imagenet", *arguments])
-    assert sorted(c.name for c in commands._checkpoints(options)) == sorted(names)
+    assert sorted(c.name for c in fill_commands._checkpoints(options)) == sorted(names)
 
 
 @pytest.mark.usefixtures("root")

@@ -1,0 +1,94 @@
+"""The commands that fill a store: `pull`, `import` and `quantize`."""
+
+import argparse
+import sys
+
+from model_store import build, tasks
+from model_store import pull as pulling
+from model_store.cli_output import accuracy_text, explain_tilde, origin_text, print_json
+from model_store.commands import chosen
+from model_store.manifest import TaskManifest, VariantManifest
+from model_store.progress import track
+from model_store.sources import (
+    CHECKPOINTS_BY_NAME,
+    DEFAULT_CHECKPOINTS,
+    OFFICIAL_CHECKPOINTS,
+    Checkpoint,
+)
+from model_store.store import ModelStore, StoreError
+from model_store.weights import WeightsError
+
+
+def pull(store: ModelStore, options: argparse.Namespace) -> int:
+    checkpoints = _checkpoints(options)
+    if options.if_empty and any(v.manifest for v in store.variants(options.task)):
+        print(f"The store {store.root} already has variants of {options.task}.")
+        return 0
+    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say)
+    _report_installed(list(pulled.variants), options, fallback=pulled.fallback)
+    return 0
+
+
+def import_file(store: ModelStore, options: argparse.Namespace) -> int:
+    if not options.file.exists():
+        raise WeightsError(f"there is no file {options.file}")
+    if options.task not in tasks.TASKS:
+        raise StoreError(f"unknown task {options.task!r}; known: {', '.join(tasks.TASKS)}")
+    manifest = build.install_file(
+        store,
+        tasks.ensure_task(store, options.task),
+        options.file,
+        resolution=options.resolution,
+        location=options.origin or options.file.name,
+        licence=options.licence,
+        dequantize=options.dequantize,
+    )
+    _report_installed([manifest], options)
+    return 0
+
+
+def quantize(store: ModelStore, options: argparse.Namespace) -> int:
+    task = store.task(options.task)
+    if options.variants:
+        wanted = chosen(store, task.name, options.variants)
+    else:
+        wanted = build.float_variants(store, task.name)
+    if not wanted:
+        raise StoreError(f"{task.name} of the store {store.root} has no fp32 variants to quantise")
+    _report_installed(_quantized(store, task, wanted), options)
+    return 0
+
+
+def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> list[VariantManifest]:
+    installed = []
+    with track("quantize", len(variants), unit="variants") as tracker:
+        for variant in variants:
+            installed.append(build.quantize_variant(store, task, variant))
+            tracker.update(len(installed))
+    return installed
+
+
+def _checkpoints(options: argparse.Namespace) -> list[Checkpoint]:
+    if options.all and options.checkpoints:
+        raise StoreError("name checkpoints, or give --all; not both")
+    if options.all:
+        return [c for c in OFFICIAL_CHECKPOINTS if not c.quantized]
+    unknown = [name for name in options.checkpoints if name not in CHECKPOINTS_BY_NAME]
+    if unknown:
+        known = ", ".join(c.name for c in OFFICIAL_CHECKPOINTS if not c.quantized)
+        raise StoreError(f"no checkpoint {unknown[0]!r}; known: {known}, and each with _quant")
+    return [CHECKPOINTS_BY_NAME[name] for name in options.checkpoints or DEFAULT_CHECKPOINTS]
+
+
+def _report_installed(
+    manifests: list[VariantManifest], options: argparse.Namespace, *, fallback: bool = False
+) -> None:
+    if options.json:
+        installed = [m.model_dump(mode="json") for m in manifests]
+        print_json({"installed": installed, "fallback": fallback})
+        return
+    for m in manifests:
+        top1 = f", top-1 {accuracy_text(m.accuracy)} %" if m.accuracy else ""
+        print(f"installed {m.task}/{m.id}{top1} ({origin_text(m)})")
+    explain_tilde(manifests)
