@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service import planner
-from service.latency import ANSWER_MS, Expected, LatencyEstimates
+from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
 from service.schemas import Decision
 
 # A request without a budget is due as if it had this one: after those in a hurry, but not for ever.
@@ -120,8 +120,8 @@ class Dispatcher:
         (`reject_late`) and the queue would make it, or others that were admitted, miss."""
         self._arrivals.append(now)
         if job.pinned is None:
-            works, bounds = self.estimates.works_and_bounds_ms(job.expected)
-            job.fastest = planner.fastest(bounds, works)
+            works, _ = self.estimates.works_and_bounds_ms(job.expected)
+            job.fastest = fastest(job.expected)
             job.frontier = planner.frontier(works, job.top1)
         else:
             job.fastest = job.pinned

@@ -122,15 +122,6 @@ class FairShares:
             self._kept_ms = max(-most, min(most, self._kept_ms + share_ms - work_ms))
 
 
-def fastest(bounds_ms: Sequence[float], works_ms: Sequence[float]) -> int:
-    """Where the least bound is of what can always run."""
-    least, found = math.inf, 0
-    for i, bound in enumerate(bounds_ms):
-        if bound < least and works_ms[i] < math.inf:
-            least, found = bound, i
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Demand:
     """A waiting request: the time it has left, the bound of its fastest variant, and the work it will be."""

@@ -22,7 +22,7 @@ from model_store.runtime import Scores
 from service import errors, planner
 from service.catalog import LoadedVariant, TaskCatalog
 from service.dispatch import Assignment, Dispatcher, Job, Refusal
-from service.latency import Expected
+from service.latency import Expected, fastest
 from service.metrics import Metrics
 from service.schemas import Decision
 
@@ -152,7 +152,7 @@ class Scheduler:
         expected = self.expected(task, header)
         with self._changed:
             works, bounds = self._dispatcher.estimates.works_and_bounds_ms(expected)
-        chosen = planner.choose(bounds, works, planner.fastest(bounds, works), budget_ms, budget_ms)
+        chosen = planner.choose(bounds, works, fastest(expected), budget_ms, budget_ms)
         return None if chosen.decision == "infeasible" else task.plans[chosen.index].variant
 
     def latencies(self, variant: LoadedVariant) -> tuple[Quantiles, Quantiles | None]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles
-from service.latency import ANSWER_MS, CONFIDENCE, Expected, LatencyEstimates, QuantileWindow
+from service.latency import ANSWER_MS, CONFIDENCE, Expected, LatencyEstimates, QuantileWindow, fastest
 
 MEDIANS = {"large": 20.0, "middle": 8.0, "small": 2.0}
 DECODE_MS = 2.0
@@ -212,6 +212,23 @@ def test_live_figures_need_enough_runs() -> None:
     live = learns.live("middle")
     assert live is not None
     assert live.p50 == pytest.approx(8.0, rel=0.05)
+
+
+def test_a_slow_moment_of_the_fastest_leaves_it_the_fastest() -> None:
+    learns = estimates()
+    plans = [expected(key) for key in MEDIANS]
+    for _ in range(60):
+        learns.observe(plans[2], 40.0, 30.0)
+        learns.observe_answer(plans[2], 41.0, ANSWER_MS)
+    _, bounds = learns.works_and_bounds_ms(plans)
+    assert bounds[2] > 40.0
+    assert fastest(plans) == 2
+
+
+def test_the_fastest_can_always_run() -> None:
+    alone = Expected("large/2 threads", DECODE_MS, 1.0, threads=2)
+    assert fastest([expected("large"), alone, expected("small")]) == 2
+    assert fastest([expected("small"), expected("large")]) == 0
 
 
 def test_the_spread_is_that_of_the_noise() -> None:
