@@ -34,6 +34,9 @@ _JPEG_SCALES = (8, 4, 2)
 _REDUCING_GAP = 2.0  # pixels are averaged by whole factors down to twice the size, and only then weighted
 _CELL = 128  # of a sample picture: colours change over that many pixels
 _FILTER = Image.Resampling.BILINEAR
+# What was reduced while decoding has been averaged once; the same filter again would blur it, and cost up to
+# a point of top-1. This one is as wide, and as fast, but steeper.
+_FILTER_WHEN_REDUCED = Image.Resampling.HAMMING
 _AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
 
 
@@ -113,7 +116,8 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
         left, top, right, bottom = _central_box(image.size, preprocessing.central_fraction)
         image = _load(image, data, scale)
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
-        small = _resize(image, size, (left / scale, top / scale, right / scale, bottom / scale))
+        box = (left / scale, top / scale, right / scale, bottom / scale)
+        small = _resize(image, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
         pixels = np.asarray(_opaque_rgb(small))
     except Exception as error:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
@@ -187,13 +191,13 @@ def _central_box(size: tuple[int, int], fraction: float) -> tuple[int, int, int,
     return left, top, width - left, height - top
 
 
-def _resize(image: Image.Image, size: int, box: Box) -> Image.Image:
+def _resize(image: Image.Image, size: int, box: Box, filter: Image.Resampling) -> Image.Image:
     if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
         # The crop first: less to convert.
         left, top = int(box[0]), int(box[1])
         image = _averaged(image.crop((left, top, math.ceil(box[2]), math.ceil(box[3]))))
         box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    return image.resize((size, size), _FILTER, box=box, reducing_gap=_REDUCING_GAP)
+    return image.resize((size, size), filter, box=box, reducing_gap=_REDUCING_GAP)
 
 
 def _averaged(image: Image.Image) -> Image.Image:

@@ -107,6 +107,9 @@ from model_store.manifest import Preprocessing
 buffer = io.BytesIO()
 Image.linear_gradient("L").resize((1920, 1080)).convert("RGB").save(buffer, sys.argv[1])
 keep_freed_memory()
+other = io.BytesIO()
+Image.linear_gradient("L").resize((1300, 900)).convert("RGB").save(other, "PNG")
+decode(other.getvalue(), 224, Preprocessing())
 for round in range(12):
     if round == 4:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
