@@ -104,7 +104,8 @@ def probe(data: bytes, max_pixels: int) -> ImageHeader:
 
 
 def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
-    """Upright RGB of shape [size, size, 3]: central crop, bilinear resize, as in TensorFlow's evaluation.
+    """Upright RGB of shape [size, size, 3]: the central crop of TensorFlow's evaluation, resized with
+    antialiasing. A JPEG may be reduced while it is decoded, never below `size`.
 
     EXIF orientation is applied, transparency lies on white, 16-bit values keep their high byte, and of
     an animation the first frame counts. Raises UnsupportedImage or UnreadableImage.
