@@ -149,7 +149,7 @@ def accuracy(root: Path, images: Path, crops: int) -> None:
                 [session.run(way(data, session.resolution)[np.newaxis]).argmax() == picture.index
                  for way in (pillow, served)]
                 for picture in evaluate.read_labels(images, session.classes)
-                for data in _crops(picture.path.read_bytes(), crops)
+                for data in crops_of(picture.path.read_bytes(), crops)
             ]
         )  # fmt: skip
         full, ours = right.T
@@ -160,7 +160,7 @@ def accuracy(root: Path, images: Path, crops: int) -> None:
         )
 
 
-def _crops(data: bytes, count: int) -> Iterator[bytes]:
+def crops_of(data: bytes, count: int) -> Iterator[bytes]:
     """The picture itself, or random parts of it, half of them mirrored, as new JPEG files."""
     if count == 1:
         yield data

@@ -10,7 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
+from bench.decoding import crops_of, pillow, served
 from bench.server import running_server
+from model_store.runtime import OnnxSession
+from model_store.store import ModelStore
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "evaluation.npz"
 IMPORTS = (
@@ -78,6 +81,31 @@ def test_served_top1_is_that_of_tensorflows_evaluation(
     points = 100 * abs((served == truth).mean() - (expected == truth).mean())
     assert points <= (0.5 if variant == "mobilenet_v1_1.0_224_fp32" else 1.0)
     assert (served == expected).mean() >= 0.95
+
+
+@pytest.mark.parametrize("resolution", [224, 192, 160, 128])
+def test_decoding_at_a_reduced_size_loses_no_accuracy(
+    resolution: int, real_store: Path, shared: Path
+) -> None:
+    """Within 0.5 points of the full decode, on crops of photos of natural size: those are reduced."""
+    store = ModelStore(real_store)
+    _, model = store.open("imagenet", f"mobilenet_v1_1.0_{resolution}_fp32")
+    session = OnnxSession(model, threads=2)
+    synsets = store.synsets(store.task("imagenet")) or []
+    right = np.array(
+        [
+            [
+                synsets[session.run(way(data, resolution)[np.newaxis]).argmax()] == synset
+                for way in (pillow, served)
+            ]
+            for photo in sorted((shared / "images" / "photos").glob("n*_*.JPEG"))
+            for synset in [photo.name.partition("_")[0]]
+            for data in crops_of(photo.read_bytes(), 2)
+        ]
+    )
+    full, reduced = right.mean(axis=0)
+    assert full > 0.5
+    assert reduced >= full - 0.005
 
 
 @pytest.mark.parametrize(
