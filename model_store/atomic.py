@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -45,9 +44,11 @@ def put_folder(staging: Path, target: Path) -> None:
             os.rename(staging, target)
         except BaseException:
             os.rename(old / target.name, target)
-            old.rmdir()
             raise
-        shutil.rmtree(old)
+        else:
+            os.rename(old / target.name, staging)
+        finally:
+            old.rmdir()
     _sync(target.parent)
 
 

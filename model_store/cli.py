@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_store import commands, fill_commands
+from model_store import commands, delivery_commands, fill_commands
 from model_store.architecture import RESOLUTIONS
 from model_store.cli_output import printable
 from model_store.sources import OFFICIAL_BASE_URL
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_pull(subparsers)
     _add_import(subparsers)
     _add_quantize(subparsers)
+    _add_export(subparsers)
     _add_verify(subparsers)
     _add_evaluate(subparsers)
     _add_profile(subparsers)
@@ -110,11 +111,19 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = subparsers.add_parser(
         "import",
-        help="bring in weights that you have",
-        description="Imports .pb, .tflite, .h5, TensorFlow.js model.json, or an .onnx that fits.",
+        help="bring in weights that you have, or an export",
+        description="Imports .pb, .tflite, .h5, TensorFlow.js model.json, or an .onnx that fits; or installs "
+        "what `export` wrote, all of it or nothing.",
     )
-    command.add_argument("file", type=Path, help="the weights, or the folder of a TensorFlow.js model")
-    command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "file",
+        nargs="?",
+        help="the weights, or the folder of a TensorFlow.js model; or an export: a folder, an archive, or "
+        "the http(s) address of one",
+    )
+    source.add_argument("--rollback", action="store_true", help="bring back what the last export replaced")
+    command.add_argument("--task", help="what they answer (default: imagenet)")
     command.add_argument("--resolution", type=int, choices=RESOLUTIONS, help="when not the trained one")
     command.add_argument(
         "--dequantize",
@@ -124,7 +133,7 @@ def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--licence", default="unknown", help="of the weights, for the manifest")
     command.add_argument("--origin", help="where they come from, for the manifest (default: the file's name)")
     _common(command)
-    command.set_defaults(command=fill_commands.import_file)
+    command.set_defaults(command=delivery_commands.import_any)
 
 
 def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -138,6 +147,21 @@ def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
     _common(command)
     command.set_defaults(command=fill_commands.quantize)
+
+
+def _add_export(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser(
+        "export",
+        help="write variants to carry to a device",
+        description="Writes variants with labels, manifests and checksums to a new folder or an archive, "
+        "which `import` installs elsewhere.",
+    )
+    command.add_argument("target", type=Path, help="a new folder, or a name that ends in .tar or .tar.gz")
+    command.add_argument("--edge", action="store_true", help="four variants that suit a small device")
+    command.add_argument("--variant", action="append", metavar="ID", help="this one (repeatable)")
+    command.add_argument("--task", help="only this task")
+    _common(command)
+    command.set_defaults(command=delivery_commands.export_variants)
 
 
 def _add_verify(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

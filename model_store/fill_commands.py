@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from model_store import build, tasks
 from model_store import pull as pulling
@@ -31,16 +32,17 @@ def pull(store: ModelStore, options: argparse.Namespace) -> int:
 
 
 def import_file(store: ModelStore, options: argparse.Namespace) -> int:
-    if not options.file.exists():
-        raise WeightsError(f"there is no file {options.file}")
-    if options.task not in tasks.TASKS:
-        raise StoreError(f"unknown task {options.task!r}; known: {', '.join(tasks.TASKS)}")
+    file, name = Path(options.file), options.task or "imagenet"
+    if not file.exists():
+        raise WeightsError(f"there is no file {file}")
+    if name not in tasks.TASKS:
+        raise StoreError(f"unknown task {name!r}; known: {', '.join(tasks.TASKS)}")
     manifest = build.install_file(
         store,
-        tasks.ensure_task(store, options.task),
-        options.file,
+        tasks.ensure_task(store, name),
+        file,
         resolution=options.resolution,
-        location=options.origin or options.file.name,
+        location=options.origin or file.name,
         licence=options.licence,
         dequantize=options.dequantize,
     )

@@ -128,19 +128,19 @@ class ModelStore:
         """Writes a task's files; variants that are there stay."""
         if len(labels) != manifest.classes or (synsets and len(synsets) != manifest.classes):
             raise StoreError(f"{manifest.name} has {manifest.classes} classes, not {len(labels)}")
-        folder = self.root / manifest.name
-        with self._locked(folder):
+        with self.locked(manifest.name) as folder:
             atomic.write(folder / manifest.labels, _text(labels))
             if manifest.synsets and synsets:
                 atomic.write(folder / manifest.synsets, _text(synsets))
-            atomic.write(folder / "task.json", _json(manifest))  # last: it makes the task visible
+            atomic.write(folder / "task.json", as_json(manifest))  # last: it makes the task visible
 
     def install(self, manifest: VariantManifest, model: bytes) -> Path:
         """Installs or replaces one variant, all or nothing. Returns its folder."""
         if hashlib.sha256(model).hexdigest() != manifest.sha256:
             raise StoreError(f"the model of {manifest.id} does not match its manifest's sha256")
-        folder = self.root / manifest.task
-        with self._locked(folder):  # or another writer takes it for abandoned before it is marked
+        with self.locked(
+            manifest.task
+        ) as folder:  # or another writer takes it for abandoned before it is marked
             staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=folder))
             descriptor = os.open(staging, os.O_RDONLY)
             # The lock marks the folder as alive; it goes with the process that holds it.
@@ -149,8 +149,8 @@ class ModelStore:
             staging.chmod(0o755)
             (staging / MODEL_PATH).parent.mkdir()
             atomic.write(staging / MODEL_PATH, model)
-            atomic.write(staging / "variant.json", _json(manifest))
-            with self._locked(folder):
+            atomic.write(staging / "variant.json", as_json(manifest))
+            with self.locked(manifest.task):
                 _remove_abandoned(folder)
                 atomic.put_folder(staging, folder / manifest.id)
         finally:
@@ -160,12 +160,11 @@ class ModelStore:
 
     def update(self, manifest: VariantManifest) -> None:
         """Replaces the manifest of an installed variant, whose model must stay the same."""
-        folder = self.root / manifest.task
-        with self._locked(folder):
+        with self.locked(manifest.task) as folder:
             current = self._inspect(manifest.task, folder / manifest.id).manifest
             if current is None or current.sha256 != manifest.sha256:
                 raise StoreError(f"{manifest.id} has changed in the meantime; nothing was written")
-            atomic.write(folder / manifest.id / "variant.json", _json(manifest))
+            atomic.write(folder / manifest.id / "variant.json", as_json(manifest))
 
     def _inspect(self, task: str, path: Path) -> StoredVariant:
         manifest, problem = None, None
@@ -194,12 +193,13 @@ class ModelStore:
         return lines
 
     @contextmanager
-    def _locked(self, folder: Path) -> Iterator[None]:
-        """One writer of a task at a time, across processes; readers need no lock."""
+    def locked(self, task: str) -> Iterator[Path]:
+        """The task's folder for one writer at a time, across processes; readers need no lock."""
+        folder = self.root / task
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield folder
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -218,7 +218,8 @@ def _text(lines: list[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _json(manifest: BaseModel) -> bytes:
+def as_json(manifest: BaseModel) -> bytes:
+    """A manifest as its file holds it."""
     return (json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n").encode()
 
 

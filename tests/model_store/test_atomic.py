@@ -130,8 +130,8 @@ def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_put_folder_replaces_without_an_exchange(tmp_path: Path) -> None:
     target = folder_with(tmp_path / "target", a="old", b="old")
     atomic.put_folder(folder_with(tmp_path / "staging", a="new"), target)
-    assert tree(tmp_path) == {"target/deep/a": b"new"}
-    assert [p.name for p in tmp_path.iterdir()] == ["target"]
+    assert tree(tmp_path) == {"target/deep/a": b"new", "staging/deep/a": b"old", "staging/deep/b": b"old"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["staging", "target"]
 
 
 @pytest.mark.usefixtures("no_exchange")

@@ -1,0 +1,198 @@
+"""What `export` wrote takes the place of a store's tasks: all of it or nothing, and back again if wanted.
+
+Everything is checked and run once beside the store before anything changes. Then each task's folder changes
+places with the new one in one step, and the old one stays in `<store>/.previous` until the next update.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import urllib.parse
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model_store import atomic
+from model_store.download import fetch
+from model_store.export import SUMS, is_archive
+from model_store.progress import track
+from model_store.runtime import ModelUnusable, OnnxSession
+from model_store.store import ModelStore, StoreError
+
+_PREVIOUS, _DOWNLOADS, _STAGING = ".previous", ".downloads", ".update-"
+_MAX_FILE_BYTES = 256 << 20
+# Two spaces, or a space and a star (binary), as sha256sum writes them. No name leads out of the store.
+_SUM = re.compile(
+    r"(?P<sha256>[0-9a-f]{64}) [ *](?P<name>[a-z][a-z0-9_-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*){1,3})"
+)
+
+
+def is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
+def is_export(source: Path) -> bool:
+    """Whether it is what `export` writes, by its name or, for a folder, by its sums."""
+    return is_archive(source.name) or (source / SUMS).is_file()
+
+
+def download(store: ModelStore, url: str) -> Path:
+    """Fetches an archive into the store's `.downloads`; what a cut connection left is continued."""
+    name = Path(urllib.parse.urlsplit(url).path).name
+    if not is_archive(name):
+        raise StoreError(f"{url} is not the address of an export, whose name ends in .tar or .tar.gz")
+    folder = store.root / _DOWNLOADS
+    folder.mkdir(parents=True, exist_ok=True)
+    with track(name, None, unit="bytes") as tracker:
+        fetch(url, folder / name, tracker=tracker)
+    return folder / name
+
+
+def install(store: ModelStore, source: Path) -> list[str]:
+    """The export at `source`, a folder or an archive, replaces the tasks of the same names. Returns those.
+
+    Raises StoreError or ModelUnusable, and changes nothing, when a file is missing, too many or not what its
+    sum says, or when a variant does not run on this device.
+    """
+    with _alone(store):
+        for left in store.root.glob(f"{_STAGING}*"):  # by an update that died
+            shutil.rmtree(left)
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=store.root))
+        try:
+            staging.chmod(0o755)
+            _unpack(source, staging)
+            tasks = _checked(ModelStore(staging))
+            _swap(store, staging, tasks)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return tasks
+
+
+def roll_back(store: ModelStore) -> list[str]:
+    """Brings back the tasks that the last update replaced; what it brought is kept in their place."""
+    previous = store.root / _PREVIOUS
+    if not ModelStore(previous).tasks():
+        raise StoreError(f"the store {store.root} keeps nothing from before an update")
+    with _alone(store):
+        tasks = ModelStore(previous).tasks()
+        _exchange(store, previous, tasks)
+    return tasks
+
+
+@contextmanager
+def _alone(store: ModelStore) -> Iterator[None]:
+    """One update of a store at a time."""
+    store.root.mkdir(parents=True, exist_ok=True)
+    with (store.root / ".update.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _unpack(source: Path, staging: Path) -> None:
+    files = _from_archive(source) if source.is_file() else _from_folder(source)
+    sums: dict[str, str] | None = None
+    for name, data in files:
+        if sums is None:
+            if name != SUMS:
+                raise StoreError(f"{source} does not begin with {SUMS}: `model-store export` has not made it")
+            sums = _sums(source, data)
+            continue
+        expected = sums.pop(name, None)
+        if expected is None:
+            raise StoreError(f"{source}: {name} is not in {SUMS}, or twice in the archive")
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise StoreError(f"{source}: {name} is not what {SUMS} says; nothing was changed, fetch it again")
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(staging / name, data)
+    if sums is None:
+        raise StoreError(f"{source} is empty")
+    if sums:
+        raise StoreError(f"{source}: {min(sums)} is missing; nothing was changed")
+
+
+def _from_archive(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Read as a stream; nothing but regular files counts, and no name is used before it is checked."""
+    try:
+        with tarfile.open(source, "r|*") as tar:
+            for member in tar:
+                if not member.isreg():
+                    continue
+                if member.size > _MAX_FILE_BYTES:
+                    raise StoreError(
+                        f"{source}: {member.name} has {member.size} bytes, too many for any variant"
+                    )
+                file = tar.extractfile(member)
+                yield member.name, file.read() if file else b""
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise StoreError(f"{source} cannot be read as an archive: {error}") from None
+
+
+def _from_folder(source: Path) -> Iterator[tuple[str, bytes]]:
+    sums = (source / SUMS).read_bytes()
+    yield SUMS, sums
+    for name in _sums(source, sums):
+        path = source / name
+        if path.is_file():
+            yield name, path.read_bytes()
+
+
+def _sums(source: Path, data: bytes) -> dict[str, str]:
+    found = {}
+    for line in data.decode("utf-8", "replace").splitlines():
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise StoreError(f"{source}: a line of {SUMS} cannot be read: {line[:80]!r}")
+        found[match["name"]] = match["sha256"]
+    return found
+
+
+def _checked(new: ModelStore) -> list[str]:
+    """The tasks, all of whose variants run here."""
+    tasks = new.tasks()
+    if not new.variants():
+        raise StoreError("the export has no variants")
+    for v in new.variants():
+        labels = new.labels(new.task(v.task))
+        _, model = new.open(v.task, v.id)
+        try:
+            classes = OnnxSession(model).classes
+        except ModelUnusable as error:
+            raise ModelUnusable(f"{v.id} of {v.task}: {error}; nothing was changed") from error
+        if classes != len(labels):
+            raise StoreError(f"{v.id} of {v.task} has {classes} classes, but there are {len(labels)} labels")
+    return tasks
+
+
+def _swap(store: ModelStore, staging: Path, tasks: list[str]) -> None:
+    _exchange(store, staging, tasks)
+    previous = store.root / _PREVIOUS
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    for task in ModelStore(staging).tasks():  # those that were there before
+        os.rename(staging / task, previous / task)
+
+
+def _exchange(store: ModelStore, other: Path, tasks: list[str]) -> None:
+    """Each task's folder changes places with that in `other`, in one step; all are as before if one fails."""
+    done: list[str] = []
+    try:
+        for task in tasks:
+            with store.locked(task) as folder:
+                _share_lock(folder, other / task)
+                atomic.put_folder(other / task, folder)
+            done.append(task)
+    except BaseException:
+        for task in done:
+            atomic.put_folder(other / task, store.root / task)
+        raise
+
+
+def _share_lock(folder: Path, other: Path) -> None:
+    """Both folders get the lock that is held, so that it still locks the one that takes the other's place."""
+    (other / ".lock").unlink(missing_ok=True)
+    os.link(folder / ".lock", other / ".lock")
