@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 # `openvino` (made to believe that the processor is Intel's), the second replaces onnxruntime.
 test-openvino: $(VENV)/.openvino
 	REQUIRE_OPENVINO=1 PYTHONPATH=tests/as_on_intel:$(OPENVINO)/plugin $(BIN)/python -m pytest tests/service/test_openvino.py
-	REQUIRE_OPENVINO=1 PYTHONPATH=$(OPENVINO)/built-in $(BIN)/python -m pytest tests/service/test_openvino.py
+	REQUIRE_OPENVINO=1 PYTHONPATH=$(OPENVINO)/built-in $(BIN)/python -m pytest tests/service/test_openvino.py -k "not serves"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -144,6 +144,8 @@ def _open(
     model: bytes, options: ort.SessionOptions, provider: str, threads: int, callers: int
 ) -> ort.InferenceSession:
     if provider == CPU:
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         return ort.InferenceSession(model, options, providers=[CPU])
     settings = _KINDS[provider].options(threads, callers)
     device = _plugged().get(provider)
@@ -151,6 +153,13 @@ def _open(
         options.add_provider_for_devices([device], settings)
         return ort.InferenceSession(model, options, enable_fallback=False)
     return ort.InferenceSession(model, options, providers=[(provider, settings)], enable_fallback=False)
+
+
+@functools.cache
+def _share_memory() -> None:
+    """One arena for the activations of all sessions, once a process: few of them run at the same time."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({}))
 
 
 @functools.cache
