@@ -6,7 +6,8 @@ PORT ?= 8000
 HOST ?= 127.0.0.1
 
 BIN := $(VENV)/bin
-.PHONY: serve test lint format clean
+OPENVINO := $(VENV)/openvino
+.PHONY: serve test test-openvino lint format clean
 
 serve: $(VENV)/.serve
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
@@ -14,6 +15,12 @@ serve: $(VENV)/.serve
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The two packages that bring OpenVINO, one after the other, in folders of their own: the first is the extra
+# `openvino` (made to believe that the processor is Intel's), the second replaces onnxruntime.
+test-openvino: $(VENV)/.openvino
+	REQUIRE_OPENVINO=1 PYTHONPATH=tests/as_on_intel:$(OPENVINO)/plugin $(BIN)/python -m pytest tests/service/test_openvino.py
+	REQUIRE_OPENVINO=1 PYTHONPATH=$(OPENVINO)/built-in $(BIN)/python -m pytest tests/service/test_openvino.py -k "not serves"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -38,3 +45,9 @@ $(VENV)/.serve: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,dev]'
 	@touch $@ $(VENV)/.serve
+
+$(VENV)/.openvino: pyproject.toml | $(VENV)/.dev
+	rm -rf $(OPENVINO)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OPENVINO)/plugin onnxruntime-ep-openvino
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OPENVINO)/built-in onnxruntime-openvino
+	@touch $@

@@ -4,10 +4,13 @@ Those that fill the store are in `fill_commands.py`.
 """
 
 import argparse
+import sys
+from collections.abc import Iterator
 
 from model_store import evaluate as evaluation
 from model_store import profile as profiling
 from model_store import published
+from model_store.candidates import open_agreeing
 from model_store.cli_output import (
     accuracy_text,
     explain_tilde,
@@ -21,8 +24,9 @@ from model_store.cli_output import (
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
 from model_store.manifest import VariantManifest
+from model_store.profile import Quantiles
 from model_store.progress import track
-from model_store.runtime import ModelUnusable, OnnxSession
+from model_store.runtime import CPU, ModelUnusable, OnnxSession, accelerators
 from model_store.store import ModelStore, StoredVariant, StoreError
 from model_store.weights import WeightsError
 
@@ -138,16 +142,17 @@ def profile(store: ModelStore, options: argparse.Namespace) -> int:
         raise StoreError(f"the store {store.root} has no variants to measure")
     with track("profile", len(variants), unit="variants") as tracker:
         for done, v in enumerate(variants):
-            manifest, session = _open(store, v.task, v.id)
-            times = profiling.measure_inference(session, manifest.resolution)
-            rows.append([v.task, v.id, f"{times.p50:.2f}", f"{times.p95:.2f}"])
-            reports.append({"task": v.task, "id": v.id, "latency_ms": times.model_dump()})
+            for provider, times in _times(store, v):
+                rows.append([v.task, v.id, provider, f"{times.p50:.2f}", f"{times.p95:.2f}"])
+                latency = times.model_dump()
+                reports.append({"task": v.task, "id": v.id, "provider": provider, "latency_ms": latency})
             tracker.update(done + 1)
     if options.json:
         print_json({"device": profiling.device_name(), "variants": reports})
     else:
         print(f"{profiling.device_name()}; one thread, one picture, decoding not included")
-        print_table([("task", "left"), ("variant", "left"), ("p50 ms", "right"), ("p95 ms", "right")], rows)
+        columns = [("task", "left"), ("variant", "left"), ("provider", "left")]
+        print_table([*columns, ("p50 ms", "right"), ("p95 ms", "right")], rows)
     return 0
 
 
@@ -206,6 +211,22 @@ def _open(store: ModelStore, task: str, variant: str) -> tuple[VariantManifest, 
         return manifest, OnnxSession(model)
     except ModelUnusable as error:
         raise ModelUnusable(f"{variant} of {task}: {error}") from error
+
+
+def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles]]:
+    """Of one variant: by the CPU provider, and by the others that are installed and agree with it."""
+    manifest, reference = _open(store, v.task, v.id)
+    yield CPU, profiling.measure_inference(reference, manifest.resolution)
+    for provider in accelerators():
+        model = store.open(v.task, v.id)[1]
+        try:
+            session = open_agreeing(
+                model, reference, manifest.precision, provider, resolution=manifest.resolution
+            )
+        except ModelUnusable as error:
+            print(f"{v.task}/{v.id}: {error}", file=sys.stderr)
+        else:
+            yield provider, profiling.measure_inference(session, manifest.resolution)
 
 
 def _row(v: StoredVariant) -> list[str]:

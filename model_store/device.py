@@ -1,9 +1,11 @@
 """What this machine is: its CPU, and how many of its cores this process may really use."""
 
+import contextlib
 import ctypes
 import math
 import os
 import platform
+import threading
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -41,6 +43,12 @@ def own_cpus(threads: int, cgroup: Path = _CGROUP) -> list[int]:
         return []
     cpus = sorted(os.sched_getaffinity(0))
     return cpus if len(cpus) == threads == usable_cpus(cgroup) else []
+
+
+def lower_priority(niceness: int) -> None:
+    """Of the calling thread and of those that it starts, where the system can (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def release_memory() -> None:

@@ -7,7 +7,6 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
 PRODUCER = "mobilenet-service"
-CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 _NODE_PREFIX = "MobilenetV1"
 
 
@@ -23,6 +22,13 @@ class GraphBuilder:
         name = f"{_NODE_PREFIX}/{output}"
         self._nodes.append(helper.make_node(op, [self._last, *inputs], [output], name=name, **attributes))
         self._last = output
+
+    def constant(self, op: str, tensor: str, *inputs: str, **attributes: object) -> str:
+        """Adds a node beside the chain that computes something of a constant; the name of its output."""
+        output = f"{tensor}/{op}"
+        name = f"{_NODE_PREFIX}/{output}"
+        self._nodes.append(helper.make_node(op, [tensor, *inputs], [output], name=name, **attributes))
+        return output
 
     def tensor(self, name: str, value: np.generic | np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
         """Adds a constant; its name."""
@@ -44,14 +50,13 @@ class GraphBuilder:
             axes = self.tensor("class_axis", np.array([1], np.int64))
             self.node("Slice", "scores", starts, ends, axes)
 
-    def model(self, name: str, resolution: int, classes: int, *, contrib: bool = False) -> onnx.ModelProto:
+    def model(self, name: str, resolution: int, classes: int) -> onnx.ModelProto:
         """`image` uint8 [N, resolution, resolution, 3] to `scores` float32 [N, classes]."""
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", resolution, resolution, 3])
         scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
-        opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(
             helper.make_graph(self._nodes, name, [image], [scores], self._initializers),
-            opset_imports=opsets + [helper.make_opsetid(CONTRIB, 1)] * contrib,
+            opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name=PRODUCER,
         )

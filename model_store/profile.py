@@ -24,7 +24,7 @@ from model_store.imaging import (
     sample_picture,
 )
 from model_store.manifest import Preprocessing
-from model_store.runtime import RUNTIME_VERSION, Session
+from model_store.runtime import RUNTIME_VERSION, Session, accelerators
 
 _FORMAT_VERSION = 3
 _WARM_UP_RUNS = 2
@@ -99,7 +99,7 @@ class DecodeCost(BaseModel):
 
 
 class DeviceProfile(BaseModel):
-    """Latencies on one device with one runtime; `inference` by variant key, `decode` by `decode_key`."""
+    """Latencies on one device with one runtime; `inference` by the plan's key, `decode` by `decode_key`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -115,9 +115,10 @@ def decode_key(coding: str, scale: int) -> str:
 
 
 def device_name() -> str:
-    """CPU, cores, runtime and decoder: what a profile depends on beside the store."""
-    cores = device.usable_cpus()
-    return f"{device.cpu_model()}, {cores} cores, {RUNTIME_VERSION}, {DECODER_VERSION}"
+    """CPU, cores, runtime, its providers and decoder: what a profile depends on beside the store."""
+    cores = f"{device.usable_cpus()} cores"
+    providers = [f"{name} {version}".rstrip() for name, version in accelerators().items()]
+    return ", ".join([device.cpu_model(), cores, RUNTIME_VERSION, *providers, DECODER_VERSION])
 
 
 def cache_path(state_dir: Path, store_digest: str) -> Path:

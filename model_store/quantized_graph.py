@@ -1,15 +1,16 @@
 """From a quantised network to the ONNX model that the store holds: `image` uint8 in, `scores` float32 out.
 
-Standard QLinearConv nodes from the picture's bytes to the last maps. ONNX Runtime turns them to
-channels-last when it loads the model, and the Transposes with them into nothing: the picture is read as it
-lies in memory. Only softmax is in float.
+Standard operators in QDQ form: each convolution stands between the DequantizeLinear of what it reads and the
+QuantizeLinear of what it makes, which every runtime knows to read as integer arithmetic. ONNX Runtime makes
+QLinearConv of them when it loads the model, turns these to channels-last, and the Transposes with them into
+nothing: the picture is read as it lies in memory. Only softmax is in float.
 """
 
 import numpy as np
 import onnx
 
 from model_store.architecture import Layer
-from model_store.graph_builder import CONTRIB, GraphBuilder
+from model_store.graph_builder import GraphBuilder
 from model_store.quantized import QuantizedNetwork, QuantizedWeights
 
 # Four pixels of a row count as one of twelve channels, and give two columns of the output: sums over three
@@ -25,7 +26,7 @@ def build_quantized_classifier(network: QuantizedNetwork, resolution: int) -> by
     for index, layer in enumerate(convolutions[1:], start=1):
         graph.convolution(index, layer)
     graph.classifier()
-    model = graph.model("mobilenet_v1_int8", resolution, network.classes, contrib=True)
+    model = graph.model("mobilenet_v1_int8", resolution, network.classes)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -63,14 +64,14 @@ class _IntegerGraph(GraphBuilder):
         self.node("Transpose", "block_planes", perm=[0, 3, 1, 2])
         weights = blocked_kernel(self._network.layers[0])
         # A row of zeros below and a column of blocks to the right: all that `SAME` asks for at stride 2.
-        self._qlinear_conv(0, f"{layer.name}/blocks", weights, pads=[0, 0, 1, 1], strides=[2, 1], group=1)
+        self._convolve(0, f"{layer.name}/blocks", weights, pads=[0, 0, 1, 1], strides=[2, 1], group=1)
         self.node("Transpose", "column_pairs", perm=[0, 2, 3, 1])
         self._reshape("columns", half, half, layer.out_channels)
         self.node("Transpose", layer.name, perm=[0, 3, 1, 2])
 
     def convolution(self, index: int, layer: Layer) -> None:
         before, after = layer.padding
-        self._qlinear_conv(
+        self._convolve(
             index,
             layer.name,
             self._network.layers[index],
@@ -80,32 +81,45 @@ class _IntegerGraph(GraphBuilder):
         )
 
     def classifier(self) -> None:
-        network, (scale, zero) = self._network, self._scales[-1]
-        self.node("QLinearGlobalAveragePool", "pool", scale, zero, scale, zero, domain=CONTRIB)
+        network, last = self._network, len(self._scales) - 1
+        self._dequantize(last, "maps")
+        self.node("GlobalAveragePool", "mean")
+        self._quantize(last, "pool")
         self.node("Flatten", "features", axis=1)
-        weights = self._weights("classifier", network.layers[-1], transposed=True)
-        bias = self.tensor("classifier/bias", network.layers[-1].bias)
-        self.node("QGemm", "logits", scale, zero, *weights, bias, domain=CONTRIB)
+        self._dequantize(last, "real_features")
+        # A matrix multiplication wants its weights transposed: [in, out].
+        self.node("Gemm", "logits", *self._weights("classifier", last, network.layers[-1], channel_axis=1))
         self.probabilities(network.classes + network.background, background=network.background)
 
-    def _qlinear_conv(
+    def _convolve(
         self, index: int, name: str, weights: QuantizedWeights, **attributes: int | list[int]
     ) -> None:
-        source, target = self._scales[index], self._scales[index + 1]
-        bias = self.tensor(f"{name}/bias", weights.bias)
-        kernel_shape = list(weights.kernel.shape[2:])
-        inputs = (*source, *self._weights(name, weights), *target, bias)
-        self.node("QLinearConv", name, *inputs, kernel_shape=kernel_shape, **attributes)
+        self._dequantize(index, f"{name}/input")
+        tensors = self._weights(name, index, weights)
+        self.node("Conv", f"{name}/sum", *tensors, kernel_shape=list(weights.kernel.shape[2:]), **attributes)
+        self._quantize(index + 1, name)
+
+    def _quantize(self, index: int, output: str) -> None:
+        self.node("QuantizeLinear", output, *self._scales[index])
+
+    def _dequantize(self, index: int, output: str) -> None:
+        self.node("DequantizeLinear", output, *self._scales[index])
 
     def _weights(
-        self, name: str, weights: QuantizedWeights, *, transposed: bool = False
-    ) -> tuple[str, str, str]:
-        kernel = np.ascontiguousarray(weights.kernel.T) if transposed else weights.kernel
-        zeros = np.full(weights.scale.shape, weights.zero, weights.kernel.dtype)
+        self, name: str, source: int, weights: QuantizedWeights, *, channel_axis: int = 0
+    ) -> tuple[str, str]:
+        """Names of the kernel and the bias as floats. A step of the bias is one of the sum of products: the
+        step of the activation `source` times that of the channel's weights."""
+        kernel = np.ascontiguousarray(weights.kernel.T) if channel_axis else weights.kernel
+        zeros = self.tensor(f"{name}/zero", np.full(weights.scale.shape, weights.zero, kernel.dtype))
+        scale = self.tensor(f"{name}/scale", weights.scale)
+        step = np.float32(self._network.activations[source].scale) * weights.scale
+        bias_step = self.tensor(f"{name}/bias_scale", step.astype(np.float32))
         return (
-            self.tensor(f"{name}/kernel", kernel),
-            self.tensor(f"{name}/scale", weights.scale),
-            self.tensor(f"{name}/zero", zeros),
+            self.constant(
+                "DequantizeLinear", self.tensor(f"{name}/kernel", kernel), scale, zeros, axis=channel_axis
+            ),
+            self.constant("DequantizeLinear", self.tensor(f"{name}/bias", weights.bias), bias_step, axis=0),
         )
 
     def _reshape(self, output: str, *sizes: int) -> None:

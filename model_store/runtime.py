@@ -1,6 +1,16 @@
-"""One variant, ready to run. The only importer of onnxruntime in what serves."""
+"""One variant, ready to run, on an execution provider. The only importer of onnxruntime in what serves.
 
-from typing import Protocol
+The CPU provider runs everything. Others may be faster: those built into the installed onnxruntime, and those
+of plugin packages beside it. `candidates.py` tells which deserve it.
+"""
+
+import functools
+import importlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +18,11 @@ import onnxruntime as ort
 
 from model_store.imaging import UInt8Array
 
+log = logging.getLogger(__name__)
+
 Scores = npt.NDArray[np.float32]
 RUNTIME_VERSION = f"onnxruntime-{ort.__version__}"
+CPU = "CPUExecutionProvider"
 
 
 class ModelUnusable(Exception):
@@ -26,24 +39,76 @@ class Session(Protocol):
         ...
 
 
+def _openvino_options(threads: int, callers: int) -> dict[str, str]:
+    # A stream runs one picture, on a thread of its own while the caller waits. Pinned, that thread would
+    # share a core with another caller's decoding while the caller's own core is free.
+    cpu = {"NUM_STREAMS": callers, "INFERENCE_NUM_THREADS": threads * callers, "ENABLE_CPU_PINNING": False}
+    return {"load_config": json.dumps({"CPU": cpu})}
+
+
+def _thread_options(threads: int, callers: int) -> dict[str, str]:
+    return {"intra_op_num_threads": str(threads)}
+
+
+def _no_options(threads: int, callers: int) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """`options` of a session by its threads a picture and the threads that call it at a time. Where `shared`
+    is false, the runtime lets one caller in at a time."""
+
+    options: Callable[[int, int], dict[str, str]]
+    shared: bool = True
+
+
+# Providers that need no memory of their own on a device, and whose numbers are close to the CPU provider's.
+_KINDS: Mapping[str, _Kind] = {
+    "OpenVINOExecutionProvider": _Kind(_openvino_options),
+    "CoreMLExecutionProvider": _Kind(_no_options),
+    "XnnpackExecutionProvider": _Kind(_thread_options, shared=False),
+    "ACLExecutionProvider": _Kind(_no_options, shared=False),
+}
+# Packages that bring a provider as a library to load (all have the same two functions), and its CPU device.
+_PLUGINS = {"onnxruntime_ep_openvino": ("ov_device", "CPU")}
+
+
+def accelerators(callers: int = 1) -> dict[str, str]:
+    """Providers beside the CPU's that can serve `callers` threads at once here; name to version."""
+    built_in = {name: "" for name in ort.get_available_providers()}
+    plugged = {name: device.ep_metadata.get("version", "") for name, device in _plugged().items()}
+    return {
+        name: version
+        for name, version in sorted((built_in | plugged).items())
+        if name in _KINDS and (_KINDS[name].shared or callers == 1)
+    }
+
+
 class OnnxSession:
-    """ONNX Runtime on the CPU with a fixed number of threads."""
+    """ONNX Runtime on one provider, with a fixed number of threads."""
 
-    provider = "CPUExecutionProvider"
+    def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
+        """`threads` are for one picture, `callers` the threads that run pictures at the same time.
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
-        """Raises ModelUnusable when the runtime refuses `model` or its interface is another."""
+        Raises ModelUnusable when the runtime, or the provider, refuses `model`, or its interface is another.
+        """
+        self.provider = provider
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # A spinning thread takes the core that another request needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = (
+            3 if provider == CPU else 4
+        )  # what fails elsewhere is told by who tries it
         try:
-            self._session = ort.InferenceSession(model, options, providers=[self.provider])
+            self._session = _open(model, options, provider, threads, callers)
         except Exception as error:  # onnxruntime's own classes share no base
-            raise ModelUnusable("ONNX Runtime refuses the model") from error
-        # It keeps the serialised model for a fallback between providers that one provider cannot need.
+            raise ModelUnusable(f"ONNX Runtime refuses the model on {provider}") from error
+        if provider not in self._session.get_providers():  # it only warns
+            raise ModelUnusable(f"{provider} cannot be loaded")
+        # It keeps the serialised model for a fallback between providers that nobody wants here.
         self._session._model_bytes = None
         self._check_interface()
 
@@ -73,3 +138,47 @@ class OnnxSession:
         fixed_batch = bool(image) and isinstance(image[0], int)
         if not square or fixed_batch or image[3] != 3 or len(scores) != 2 or not isinstance(scores[1], int):
             raise ModelUnusable(f"the model has shapes {image} and {scores}; {expected}")
+
+
+def _open(
+    model: bytes, options: ort.SessionOptions, provider: str, threads: int, callers: int
+) -> ort.InferenceSession:
+    if provider == CPU:
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        return ort.InferenceSession(model, options, providers=[CPU])
+    settings = _KINDS[provider].options(threads, callers)
+    device = _plugged().get(provider)
+    if device is not None:
+        options.add_provider_for_devices([device], settings)
+        return ort.InferenceSession(model, options, enable_fallback=False)
+    return ort.InferenceSession(model, options, providers=[(provider, settings)], enable_fallback=False)
+
+
+@functools.cache
+def _share_memory() -> None:
+    """One arena for the activations of all sessions, once a process: few of them run at the same time."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({}))
+
+
+@functools.cache
+def _plugged() -> dict[str, Any]:
+    """The devices of installed plugins, by provider. They are loaded once a process and never unloaded."""
+    found = {}
+    for package, (key, value) in _PLUGINS.items():
+        try:
+            plugin = importlib.import_module(package)
+            ort.register_execution_provider_library(package, plugin.get_library_path())
+        except ImportError:
+            continue
+        except Exception as error:  # onnxruntime's own classes, or one that is too old to know plugins
+            log.warning("%s cannot be loaded: %s", package, error)
+            continue
+        name = plugin.get_ep_name()
+        devices = [d for d in ort.get_ep_devices() if d.ep_name == name and d.ep_metadata.get(key) == value]
+        if devices:
+            found[name] = devices[0]
+        else:
+            log.info("%s has no device for this processor", package)
+    return found

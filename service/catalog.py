@@ -8,9 +8,11 @@ from typing import Self
 
 import numpy as np
 
+from model_store.candidates import fastest, open_agreeing
 from model_store.imaging import UInt8Array
 from model_store.manifest import TaskManifest, VariantManifest, expected_top1, is_variant_id
-from model_store.runtime import ModelUnusable, OnnxSession, Session
+from model_store.profile import Quantiles
+from model_store.runtime import CPU, ModelUnusable, OnnxSession, Session, accelerators
 from model_store.store import ModelStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ class LoadedVariant:
 
     @property
     def key(self) -> str:
-        """Names the variant across tasks."""
-        return f"{self.manifest.task}/{self.manifest.id}"
+        """Names the variant, on its provider, across tasks."""
+        return _key(self.manifest, 1, self.session.provider)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,35 @@ class Plan:
     @property
     def key(self) -> str:
         """Names what is measured and learned."""
-        return self.variant.key if self.threads == 1 else f"{self.variant.key}/{self.threads} threads"
+        return self.key_on(self.session.provider)
+
+    def key_on(self, provider: str) -> str:
+        """The key that the plan would have on another provider."""
+        return _key(self.variant.manifest, self.threads, provider)
+
+    def on(self, provider: str, store: ModelStore, workers: int) -> "Plan | None":
+        """The plan on another provider. None where that fails or answers otherwise, which is logged."""
+        manifest = self.variant.manifest
+        try:
+            session = open_agreeing(
+                store.open(manifest.task, manifest.id)[1],
+                self.session,
+                manifest.precision,
+                provider,
+                resolution=manifest.resolution,
+                threads=self.threads,
+                callers=workers if self.threads == 1 else 1,
+            )
+        except (StoreError, ModelUnusable) as error:
+            # As text: the error itself holds on to the frames that it came through, and they to sessions.
+            log.warning("%s stays on %s: %s", self.key, self.session.provider, str(error))
+            return None
+        variant = replace(self.variant, session=session) if self.threads == 1 else self.variant
+        return Plan(variant, session, self.threads)
+
+    def others(self, workers: int) -> list[str]:
+        """Providers that may run it in place of the CPU's."""
+        return list(accelerators(workers if self.threads == 1 else 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +151,19 @@ class Catalog:
     def plans(self) -> list[Plan]:
         return [plan for task in self.tasks.values() for plan in task.plans]
 
+    def accelerated(self, store: ModelStore, inference: Mapping[str, Quantiles], workers: int) -> Self:
+        """Each plan on the fastest provider, by what was measured of those that agree."""
+        tasks = {}
+        for name, task in self.tasks.items():
+            plans = [_accelerated(plan, store, inference, workers) for plan in task.plans]
+            loaded = {plan.variant.id: plan.variant for plan in plans if plan.threads == 1}
+            tasks[name] = replace(
+                task,
+                variants=tuple(loaded[v.id] for v in task.variants),
+                plans=tuple(replace(plan, variant=loaded[plan.variant.id]) for plan in plans),
+            )
+        return replace(self, tasks=tasks)
+
     def worthwhile(self, inference_ms: Mapping[str, float]) -> Self:
         """Without the plans whose several threads bring too little, by the time of each plan's key."""
 
@@ -171,6 +214,18 @@ def _plans(store: ModelStore, variants: tuple[LoadedVariant, ...], threads: int)
                 log.warning("%s runs with one thread only: %s", variant.key, error)
             else:
                 yield Plan(variant, session, threads)
+
+
+def _accelerated(plan: Plan, store: ModelStore, inference: Mapping[str, Quantiles], workers: int) -> Plan:
+    keys = {provider: plan.key_on(provider) for provider in (CPU, *plan.others(workers))}
+    best = fastest({provider: inference[key] for provider, key in keys.items() if key in inference})
+    return plan if best == CPU else plan.on(best, store, workers) or plan
+
+
+def _key(manifest: VariantManifest, threads: int, provider: str) -> str:
+    several = [f"{threads} threads"] if threads > 1 else []
+    other = [provider] if provider != CPU else []
+    return "/".join([manifest.task, manifest.id, *several, *other])
 
 
 def _grey(resolution: int) -> UInt8Array:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_store.device import lower_priority
 from model_store.imaging import ImageError, ImageHeader, decode
 from model_store.profile import Quantiles
 from model_store.runtime import Scores
@@ -28,7 +29,7 @@ from service.schemas import Decision
 
 log = logging.getLogger(__name__)
 
-_WORKER_NICENESS = 5
+WORKER_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,9 +224,9 @@ def _settle(cpu: int | None) -> None:
     """Lets the event loop go before this thread when both want a core: requests are read, refused and
     answered while all cores compute. A thread with a core of its own is never put beside another one: left
     to the kernel, two workers that wake together share a core for milliseconds while the other idles."""
-    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _WORKER_NICENESS)
-        if cpu is not None:
+    lower_priority(WORKER_NICENESS)
+    if cpu is not None:
+        with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
             os.sched_setaffinity(0, {cpu})
 
 

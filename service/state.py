@@ -2,11 +2,12 @@
 
 import fcntl
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 from model_store import profile as profiling
-from model_store.device import keep_freed_memory, own_cpus, release_memory, usable_cpus
+from model_store.device import keep_freed_memory, lower_priority, own_cpus, release_memory, usable_cpus
 from model_store.imaging import FORMATS, decode, sample_picture
 from model_store.manifest import Preprocessing
 from model_store.profile import DeviceProfile
@@ -16,7 +17,7 @@ from service.catalog import Catalog, TaskCatalog
 from service.dispatch import Dispatcher
 from service.latency import LatencyEstimates
 from service.metrics import Metrics
-from service.scheduler import Scheduler
+from service.scheduler import WORKER_NICENESS, Scheduler
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,16 +50,24 @@ class Service:
         return self._scheduler
 
     def start(self) -> None:
-        """Loads, measures and warms; blocks for seconds, so it runs off the event loop."""
+        """Loads, measures and warms; blocks for seconds, so it runs off the event loop.
+
+        On a thread of a worker's priority, which the threads of the runtime inherit.
+        """
+        with ThreadPoolExecutor(1, "start", lower_priority, (WORKER_NICENESS,)) as thread:
+            thread.submit(self._start).result()
+
+    def _start(self) -> None:
         try:
             store = ModelStore(self.settings.store)
             threads = self.settings.threads or usable_cpus()
             catalog = Catalog.load(store, threads)
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
-            profile = _device_profile(catalog, store.digest(), self.settings.state_dir)
+            profile = _device_profile(catalog, store, threads, self.settings.state_dir)
+            catalog = catalog.accelerated(store, profile.inference, threads)
             catalog = catalog.worthwhile({key: times.p50 for key, times in profile.inference.items()})
-            release_memory()  # the large pictures of the measurements, and plans that are not worthwhile
+            release_memory()  # large pictures of the measurements, other providers, plans not worthwhile
             dispatcher = Dispatcher(
                 LatencyEstimates(profile),
                 threads,
@@ -121,12 +130,12 @@ def _not_ready(phase: Phase) -> errors.NotReady:
     return errors.NotReady(detail, headers={"Retry-After": "2"})
 
 
-def _device_profile(catalog: Catalog, store_digest: str, state_dir: Path) -> DeviceProfile:
+def _device_profile(catalog: Catalog, store: ModelStore, workers: int, state_dir: Path) -> DeviceProfile:
     """The cached profile of this device and store, or a fresh one, which is then kept.
 
     Of several processes that start together one measures; the others wait and read.
     """
-    path = profiling.cache_path(state_dir, store_digest)
+    path = profiling.cache_path(state_dir, store.digest())
     profile = _complete(profiling.load(path), catalog)
     if profile is not None:
         return profile
@@ -136,7 +145,7 @@ def _device_profile(catalog: Catalog, store_digest: str, state_dir: Path) -> Dev
             fcntl.flock(lock, fcntl.LOCK_EX)
             profile = _complete(profiling.load(path), catalog)
             if profile is None:
-                profile = _measure(catalog)
+                profile = _measure(catalog, store, workers)
                 profiling.save(path, profile)
             return profile
     except OSError as error:
@@ -144,7 +153,7 @@ def _device_profile(catalog: Catalog, store_digest: str, state_dir: Path) -> Dev
             "the state directory %s cannot be written (%s): latencies are measured at every start",
             state_dir, error.strerror,
         )  # fmt: skip
-        return _measure(catalog)
+        return _measure(catalog, store, workers)
 
 
 def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile | None:
@@ -154,13 +163,18 @@ def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile 
     return profile
 
 
-def _measure(catalog: Catalog) -> DeviceProfile:
+def _measure(catalog: Catalog, store: ModelStore, workers: int) -> DeviceProfile:
     plans = catalog.plans()
     log.info("measuring %d variants and decoding on this device: %s", len(plans), profiling.device_name())
     decode = profiling.measure_decoding()
     inference = {}
     for i, plan in enumerate(plans, start=1):
-        resolution = plan.variant.manifest.resolution
-        inference[plan.key] = times = profiling.measure_inference(plan.session, resolution)
-        log.info("measured %d of %d: %s, p50 %.1f ms", i, len(plans), plan.key, times.p50)
+        # One after the other, so that no more than one other session is in memory.
+        others = (plan.on(provider, store, workers) for provider in plan.others(workers))
+        for p in (plan, *others):
+            if p is None:
+                continue
+            times = profiling.measure_inference(p.session, p.variant.manifest.resolution)
+            inference[p.key] = times
+            log.info("measured %d of %d: %s, p50 %.1f ms", i, len(plans), p.key, times.p50)
     return DeviceProfile(device=profiling.device_name(), inference=inference, decode=decode)

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNNING_SIDE = {
     "architecture",
     "atomic",
+    "candidates",
     "device",
     "imaging",
     "jpeg",

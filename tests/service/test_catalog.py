@@ -1,12 +1,19 @@
-"""What is loaded: plans with several threads, and what happens where there is none."""
+"""What is loaded: plans with several threads, on which provider, and what happens where there is none."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
+import model_store.candidates
+import service.catalog
 from bench.random_store import IDS
 from model_store.manifest import VariantManifest
+from model_store.profile import Quantiles
+from model_store.runtime import CPU, ModelUnusable, OnnxSession
 from model_store.store import ModelStore, StoreError
+from service import state
 from service.catalog import Catalog
 
 
@@ -54,3 +61,58 @@ def test_a_second_session_that_cannot_be_made_costs_only_its_plan(
     assert threads_of(found) == [(name, 1) for name in IDS]
     assert not found.refused
     assert "one thread only: it is being replaced" in caplog.text
+
+
+OTHER = "OtherExecutionProvider"
+
+
+class Other(OnnxSession):
+    """The CPU provider under another name; the second variant is beyond it."""
+
+    def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
+        super().__init__(model, threads)
+        if self.resolution == 160:
+            raise ModelUnusable(f"{provider} cannot be loaded")
+        self.provider = provider
+        self.callers = callers
+
+
+@pytest.fixture
+def other_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.catalog, "accelerators", lambda _: {OTHER: "1.0"})
+    monkeypatch.setattr(model_store.candidates, "OnnxSession", Other)
+
+
+@pytest.mark.usefixtures("other_installed")
+def test_each_plan_runs_on_its_fastest_provider(store_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = ModelStore(store_dir)
+    found = Catalog.load(store, threads=2)
+    slow, fast = Quantiles(p50=10, p95=11), Quantiles(p50=5, p95=6)
+    times = {key: slow for plan in found.plans() for key in (plan.key, plan.key_on(OTHER))}
+    one, several, *_ = found.plans()
+    times |= {one.key_on(OTHER): fast, several.key_on(OTHER): fast}
+    times |= {f"imagenet/{IDS[1]}/{OTHER}": fast}
+    former = weakref.ref(one.session)
+    del one, several
+    found = found.accelerated(store, times, workers=2)
+    assert f"{IDS[1]} stays on {CPU}: {OTHER} cannot be loaded" in caplog.text
+    gc.collect()
+    assert former() is None  # its memory is given back
+    assert [(p.variant.id, p.threads, p.session.provider) for p in found.plans()] == [
+        (IDS[0], 1, OTHER), (IDS[0], 2, OTHER), (IDS[1], 1, CPU), (IDS[2], 1, CPU),
+    ]  # fmt: skip
+    assert [v.session.provider for v in found.variants()] == [OTHER, CPU, CPU]
+    sessions = [plan.session for plan in found.plans()]
+    assert [s.callers for s in sessions if isinstance(s, Other)] == [2, 1]
+    for plan in found.plans():
+        assert plan.variant in found.variants()
+        assert plan.key in times
+
+
+@pytest.mark.usefixtures("other_installed")
+def test_each_provider_is_measured_that_agrees(store_dir: Path) -> None:
+    store = ModelStore(store_dir)
+    measured = state._measure(Catalog.load(store), store, 1).inference
+    assert set(measured) == {f"imagenet/{name}" for name in IDS} | {
+        f"imagenet/{IDS[0]}/{OTHER}", f"imagenet/{IDS[2]}/{OTHER}"
+    }  # fmt: skip
