@@ -6,7 +6,7 @@ PORT ?= 8000
 HOST ?= 127.0.0.1
 
 BIN := $(VENV)/bin
-.PHONY: serve test lint format clean
+.PHONY: serve test lint container arm64 format clean
 
 serve: $(VENV)/.serve
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
@@ -19,6 +19,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy .ci/*.py
+
+# Both images, really built and run by a Docker engine of their own; needs root and Debian, or is skipped.
+container: $(VENV)/.dev
+	PYTHON=$(BIN)/python .ci/containers
+
+# The ARM64 edge image's packages on emulated cores; needs root and Debian, or is skipped.
+arm64: $(VENV)/.dev
+	PYTHON=$(BIN)/python .ci/arm64
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
