@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 
 BIN := $(VENV)/bin
 OPENVINO := $(VENV)/openvino
-.PHONY: serve test test-openvino lint format clean
+.PHONY: serve test test-openvino lint container arm64 format clean
 
 serve: $(VENV)/.serve
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
@@ -26,6 +26,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy .ci/*.py
+
+# Both images, really built and run by a Docker engine of their own; needs root and Debian, or is skipped.
+container: $(VENV)/.dev
+	PYTHON=$(BIN)/python .ci/containers
+
+# The ARM64 edge image's packages on emulated cores; needs root and Debian, or is skipped.
+arm64: $(VENV)/.dev
+	PYTHON=$(BIN)/python .ci/arm64
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
