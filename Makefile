@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 
 BIN := $(VENV)/bin
 OPENVINO := $(VENV)/openvino
-.PHONY: serve test test-openvino lint container arm64 format clean
+.PHONY: serve test test-openvino lint container arm64 format peers clean
 
 serve: $(VENV)/.serve
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
@@ -40,8 +40,14 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The table of docs/performance.md; 15 minutes on a machine that does nothing else. PHOTOS= is a folder of JPEGs.
+peers: $(VENV)/.serve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,bench]'
+	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
+	$(BIN)/python -m bench.peers --store $(STORE) --photos $(PHOTOS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or later is needed, this is {v.major}.{v.minor}; set PYTHON=")'

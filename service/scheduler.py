@@ -21,7 +21,7 @@ from model_store.imaging import ImageError, ImageHeader, decode
 from model_store.profile import Quantiles
 from model_store.runtime import Scores
 from service import errors, planner
-from service.catalog import LoadedVariant, TaskCatalog
+from service.catalog import LoadedVariant, Plan, TaskCatalog
 from service.dispatch import Assignment, Dispatcher, Job, Refusal
 from service.latency import Expected, fastest
 from service.metrics import Metrics
@@ -74,9 +74,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ticket:
-    """A picture on its way, and who waits for it."""
+    """A picture on its way, the plans that it may get (one for a pinned variant), and who waits for it."""
 
     picture: Picture
+    plans: Sequence[Plan]
     result: "asyncio.Future[Outcome]"
 
 
@@ -115,7 +116,7 @@ class Scheduler:
     async def run(self, picture: Picture) -> Outcome:
         """Queues the picture and waits. Raises a Problem; a cancelled caller leaves the queue."""
         result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        job = self._job(picture, _Ticket(picture, result))
+        job = self._job(_Ticket(picture, _plans(picture), result))
         with self._changed:
             self._check_feasible(picture, job)
             refusal = self._dispatcher.admit(job, now_ms())
@@ -141,11 +142,14 @@ class Scheduler:
 
     def expected(self, task: TaskCatalog, header: ImageHeader) -> list[Expected]:
         """What each plan of the task is expected to take for such a picture, before correction."""
+        return self._expected(task.plans, task, header)
+
+    def _expected(self, plans: Sequence[Plan], task: TaskCatalog, header: ImageHeader) -> list[Expected]:
         preprocessing = task.manifest.preprocessing
         estimates = self._dispatcher.estimates
         return [
             estimates.expected(p.key, header, p.variant.manifest.resolution, preprocessing, p.threads)
-            for p in task.plans
+            for p in plans
         ]
 
     def choose_idle(self, task: TaskCatalog, header: ImageHeader, budget_ms: float) -> LoadedVariant | None:
@@ -162,16 +166,16 @@ class Scheduler:
             estimates = self._dispatcher.estimates
             return estimates.profiled(variant.key), estimates.live(variant.key)
 
-    def _job(self, picture: Picture, ticket: _Ticket) -> Job:
-        task = picture.task
+    def _job(self, ticket: _Ticket) -> Job:
+        picture, plans = ticket.picture, ticket.plans
         budget = picture.budget_ms
         return Job(
-            expected=self.expected(task, picture.header),
-            top1=task.top1,
+            expected=self._expected(plans, picture.task, picture.header),
+            top1=picture.task.top1 if picture.pinned is None else [picture.pinned.top1],
             arrival=picture.arrival,
             deadline=None if budget is None else picture.arrival + budget,
             size_bytes=len(picture.data),
-            pinned=None if picture.pinned is None else _place(task, picture.pinned),
+            pinned=None if picture.pinned is None else 0,
             reject_late=picture.reject_late,
             payload=ticket,
         )
@@ -231,8 +235,8 @@ def _settle(cpu: int | None) -> None:
 
 
 def _serve(assignment: Assignment) -> Outcome:
-    picture: Picture = assignment.job.payload.picture
-    plan = picture.task.plans[assignment.index]
+    ticket: _Ticket = assignment.job.payload
+    picture, plan = ticket.picture, ticket.plans[assignment.index]
     variant = plan.variant
     started = now_ms()
     try:
@@ -256,9 +260,12 @@ def _serve(assignment: Assignment) -> Outcome:
     )
 
 
-def _place(task: TaskCatalog, variant: LoadedVariant) -> int:
-    """Of the variant's plan with one thread."""
-    return next(i for i, plan in enumerate(task.plans) if plan.variant is variant)
+def _plans(picture: Picture) -> Sequence[Plan]:
+    """A pinned variant runs on one thread; nothing else needs an estimate then."""
+    pinned = picture.pinned
+    if pinned is None:
+        return picture.task.plans
+    return [next(plan for plan in picture.task.plans if plan.variant is pinned)]
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:

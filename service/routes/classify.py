@@ -9,6 +9,7 @@ from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, TaskCatalog
 from service.routes.dependencies import check_api_key, parse_query, query_parameters
+from service.routes.direct import DirectRoute
 from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
 from service.scheduler import Picture, now_ms
 from service.schemas import (
@@ -20,7 +21,7 @@ from service.schemas import (
 from service.state import Service
 from service.uploads import check_picture, read_picture
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PART = {"type": "object", "properties": {"image": _BINARY["schema"]}, "required": ["image"]}

@@ -1,0 +1,162 @@
+"""How many pictures a second, and how much of that is lost to HTTP: `python -m bench.throughput`.
+
+A closed loop (`wrk`) with 1, 8 and 32 connections posts raw JPEG bodies to a real server. Beside it, in the
+same run and in turn with it, the same decoding and inference run in a plain loop on all CPUs without HTTP;
+`of loop` is the share of that loop's pictures that come through HTTP.
+
+With `--url` any server is loaded, as it is; the loop then needs `--store` and one `--variant`.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from bench import in_process, photos
+from bench.server import running_server
+from bench.wrk import Body, Load, WrkFailed, post
+from model_store.device import cpu_model, keep_freed_memory, usable_cpus
+from model_store.runtime import RUNTIME_VERSION, OnnxSession
+from model_store.store import ModelStore
+
+CONNECTIONS = (1, 8, 32)
+VARIANTS = ("mobilenet_v1_1.0_224_fp32", "mobilenet_v1_0.25_128_int8")
+LOOP = "loop"
+_WARM_UP_S = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant ("" for what an URL runs) with one picture: by connections, and `LOOP`, all rounds."""
+
+    variant: str
+    picture: str
+    rounds: dict[str, list[Load]]
+
+    def median(self, name: str) -> Load:
+        """The round in the middle by requests a second, with the errors of all."""
+        loads = sorted(self.rounds[name], key=lambda load: load.requests_per_s)
+        middle = asdict(loads[len(loads) // 2])
+        return Load(**middle | {"errors": sum(load.errors for load in loads)})
+
+    def of_loop(self, name: str) -> float | None:
+        """The median over the rounds of this one's share of the loop; None without one."""
+        loops = self.rounds.get(LOOP)
+        if not loops:
+            return None
+        pairs = zip(self.rounds[name], loops, strict=True)
+        return statistics.median(load.requests_per_s / of.requests_per_s for load, of in pairs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    pictures = photos.of_sizes(options.photos)
+    keep_freed_memory()
+    rows = []
+    try:
+        with _server(options) as base_url:
+            for variant in options.variant or ([""] if options.url else VARIANTS):
+                url = options.url or f"{base_url}/v1/classify?variant={variant}"
+                for name, picture in pictures.items():
+                    rows.append(_measured(options, url, variant, name, picture))
+                    print("\n".join(lines(rows[-1])), flush=True)
+    except WrkFailed as error:
+        print(f"throughput: {error}", file=sys.stderr)
+        return 1
+    if options.output:
+        options.output.write_text(json.dumps(report(rows, options.seconds), indent=2) + "\n")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--store", type=Path, help="the variants; without --url a server is started over it")
+    parser.add_argument("--url", help="what to post to, query included")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG pictures")
+    parser.add_argument("--variant", action="append", help=f"default: {', '.join(VARIANTS)}")
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="in each the loop and the server take turns")
+    parser.add_argument("--output", type=Path, help="JSON")
+    options = parser.parse_args(arguments)
+    if not (options.store or options.url):
+        parser.error("give --store or --url")
+    if options.url and len(options.variant or ()) > 1:
+        parser.error("an URL runs one variant: give --variant once")
+    return options
+
+
+@contextlib.contextmanager
+def _server(options: argparse.Namespace) -> Iterator[str]:
+    if options.url:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory() as state, running_server(options.store, Path(state)) as server:
+        yield server.base_url
+
+
+def _measured(options: argparse.Namespace, url: str, variant: str, name: str, picture: bytes) -> Row:
+    runs: dict[str, Callable[[int], Load]] = {}
+    if options.store and variant:
+        runs[LOOP] = _loop(options.store, variant, picture)
+    for connections in options.connections:
+        runs[str(connections)] = partial(post, url, Body(picture), connections)
+    for run in runs.values():
+        run(_WARM_UP_S)
+    rounds: dict[str, list[Load]] = {key: [] for key in runs}
+    for _ in range(options.rounds):
+        for key, run in runs.items():
+            rounds[key].append(run(options.seconds))
+    return Row(variant, name, rounds)
+
+
+def _loop(root: Path, variant: str, picture: bytes) -> Callable[[int], Load]:
+    store = ModelStore(root)
+    manifest, model = store.open("imagenet", variant)
+    preprocessing = store.task("imagenet").preprocessing
+    session = OnnxSession(model)
+    return lambda seconds: in_process.loop(session, manifest.resolution, preprocessing, picture, seconds)
+
+
+def lines(row: Row) -> list[str]:
+    """As they are printed."""
+    found = [f"{row.variant or 'the URL'}, {row.picture}"]
+    for name in row.rounds:
+        load, share = row.median(name), row.of_loop(name)
+        title = "no HTTP" if name == LOOP else f"{name} connections"
+        text = (
+            f"  {title:<15} {load.requests_per_s:7.1f}/s  p50 {load.p50_ms:7.2f}  p99 {load.p99_ms:7.2f} ms"
+        )
+        if share is not None and name != LOOP:
+            text += f"  {share:.3f} of loop"
+        found.append(text + (f"  {load.errors} ERRORS" if load.errors else ""))
+    return found
+
+
+def report(rows: Sequence[Row], seconds: int) -> dict[str, object]:
+    """For JSON."""
+    return {
+        "device": f"{cpu_model()}, {usable_cpus()} CPUs",
+        "runtime": RUNTIME_VERSION,
+        "seconds": seconds,
+        "rows": [
+            {
+                "variant": row.variant,
+                "picture": row.picture,
+                "loads": {name: asdict(row.median(name)) for name in row.rounds},
+                "of_loop": {name: row.of_loop(name) for name in row.rounds if name != LOOP},
+                "rounds": {name: [asdict(load) for load in loads] for name, loads in row.rounds.items()},
+            }
+            for row in rows
+        ],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
