@@ -1,8 +1,8 @@
 """How soon the service is ready, and what memory and idle CPU it takes: `python -m bench.footprint`.
 
-Starts the real service twice on one store, so that the second start finds the latencies cached, then sends
-it pictures. `--requests 10000 --store DIR` with four int8 variants is the edge's case. Without --store it
-uses eight variants of random weights: sizes and costs are those of real ones.
+Starts the real service twice on one store, so that the second start finds the latencies cached, then
+sends it pictures; the edge's case is `--requests 10000 --store DIR` with four int8 variants. Without --store
+it uses eight variants of random weights: sizes and costs are those of real ones.
 """
 
 import argparse
