@@ -4,6 +4,7 @@ Those that fill the store are in `fill_commands.py`.
 """
 
 import argparse
+from typing import cast
 
 from model_store import evaluate as evaluation
 from model_store import profile as profiling
@@ -22,7 +23,8 @@ from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
 from model_store.manifest import VariantManifest
 from model_store.progress import track
-from model_store.runtime import ModelUnusable, OnnxSession
+from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession, open_model
+from model_store.ssd import SsdSpec
 from model_store.store import ModelStore, StoredVariant, StoreError
 from model_store.weights import WeightsError
 
@@ -55,9 +57,7 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
     for v in _variants(store, options.task):
         try:
             _, session = _open(store, v.task, v.id)
-            labels = len(store.labels(store.task(v.task)))
-            if session.classes != labels:
-                raise ModelUnusable(f"{session.classes} classes, but {labels} labels")
+            _check_answers(session, len(store.labels(store.task(v.task))))
             problem = None
         except (StoreError, ModelUnusable) as error:
             problem = str(error).removeprefix(f"{v.id} of {v.task}: ")
@@ -78,6 +78,10 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
 
 def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     task = store.task(options.task)
+    if task.head != "classification":
+        raise LabelsError(
+            f"{task.name} answers boxes, and only classes are evaluated; see bench/detection.py"
+        )
     pictures = evaluation.read_labels(options.images, task.classes)
     rows, reports = [], []
     for variant in chosen(store, task.name, options.variant):
@@ -93,7 +97,7 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
                 tracker.update(done)
 
             accuracy = evaluation.evaluate(
-                session,
+                cast(OnnxSession, session),  # which the task's head says
                 manifest.resolution,
                 task.preprocessing,
                 pictures,
@@ -200,12 +204,21 @@ def chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]:
     return wanted or known
 
 
-def _open(store: ModelStore, task: str, variant: str) -> tuple[VariantManifest, OnnxSession]:
+def _open(store: ModelStore, task: str, variant: str) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
     manifest, model = store.open(task, variant)
     try:
-        return manifest, OnnxSession(model)
+        return manifest, open_model(model, store.task(task).head)
     except ModelUnusable as error:
         raise ModelUnusable(f"{variant} of {task}: {error}") from error
+
+
+def _check_answers(session: OnnxSession | OnnxDetector, labels: int) -> None:
+    if isinstance(session, OnnxDetector):
+        expected = SsdSpec(session.resolution).anchors
+        if session.anchors != expected:
+            raise ModelUnusable(f"{session.anchors} anchors, but {expected} at {session.resolution} pixels")
+    elif session.classes != labels:
+        raise ModelUnusable(f"{session.classes} classes, but {labels} labels")
 
 
 def _row(v: StoredVariant) -> list[str]:
