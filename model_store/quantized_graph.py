@@ -10,7 +10,7 @@ import onnx
 
 from model_store.architecture import Layer
 from model_store.graph_builder import CONTRIB, GraphBuilder
-from model_store.quantized import QuantizedNetwork, QuantizedWeights
+from model_store.quantized import QuantizedChain, QuantizedNetwork, QuantizedWeights
 
 # Four pixels of a row count as one of twelve channels, and give two columns of the output: sums over three
 # channels would leave most of a vector register empty.
@@ -20,11 +20,11 @@ _BLOCK_PIXELS, _BLOCK_COLUMNS = 4, 2
 def build_quantized_classifier(network: QuantizedNetwork, resolution: int) -> bytes:
     """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes."""
     *convolutions, _ = network.spec(resolution).layers
-    graph = _IntegerGraph(network)
+    graph = IntegerGraph(network)
     graph.stem(convolutions[0])
     for index, layer in enumerate(convolutions[1:], start=1):
         graph.convolution(index, layer)
-    graph.classifier()
+    graph.classifier(network)
     model = graph.model("mobilenet_v1_int8", resolution, network.classes, contrib=True)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
@@ -48,8 +48,10 @@ def blocked_kernel(weights: QuantizedWeights) -> QuantizedWeights:
     return QuantizedWeights(blocked, weights.zero, scale, bias)
 
 
-class _IntegerGraph(GraphBuilder):
-    def __init__(self, network: QuantizedNetwork) -> None:
+class IntegerGraph(GraphBuilder):
+    """Layers with weights in integers."""
+
+    def __init__(self, network: QuantizedChain) -> None:
         super().__init__()
         self._network = network
         self._scales: list[tuple[str, str]] = []
@@ -79,8 +81,8 @@ class _IntegerGraph(GraphBuilder):
             group=layer.in_channels if layer.kind == "depthwise" else 1,
         )
 
-    def classifier(self) -> None:
-        network, (scale, zero) = self._network, self._scales[-1]
+    def classifier(self, network: QuantizedNetwork) -> None:
+        scale, zero = self._scales[-1]
         self.node("QLinearGlobalAveragePool", "pool", scale, zero, scale, zero, domain=CONTRIB)
         self.node("Flatten", "features", axis=1)
         weights = self._weights("classifier", network.layers[-1], transposed=True)
