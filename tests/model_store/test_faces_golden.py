@@ -20,7 +20,7 @@ from model_store.store import ModelStore
 from tests.golden.faces.pictures import digest
 
 ANSWERS = Path(__file__).resolve().parents[1] / "golden" / "faces" / "answers.json"
-COMPOSITIONS = 60
+COMPOSITIONS = 45
 LARGE = "ssd_mobilenet_v1_1.0_512_{}"
 
 
@@ -78,13 +78,10 @@ def test_every_box_is_the_packages(golden: list[Golden], face_store: ModelStore)
             assert mine.score == pytest.approx(theirs.score, abs=1e-3), picture.name
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_served_boxes_are_mostly_the_packages(
-    precision: str, golden: list[Golden], face_store: ModelStore
-) -> None:
+def test_served_boxes_are_mostly_the_packages(golden: list[Golden], face_store: ModelStore) -> None:
     """From the bytes of the picture, through the decoding that serves, in whole grey levels."""
     task = face_store.task("face-detection")
-    detector = OnnxDetector(face_store.open(task.name, LARGE.format(precision))[1])
+    detector = OnnxDetector(face_store.open(task.name, LARGE.format("fp32"))[1])
     same, total = 0, 0
     for picture in golden:
         ours = find_faces(detector, picture.data, task.preprocessing, min_score=0.3)
@@ -93,7 +90,7 @@ def test_served_boxes_are_mostly_the_packages(
             best = max(ours, key=lambda face, theirs=theirs: overlap(face, theirs), default=None)
             if best is not None:
                 same += overlap(best, theirs) >= 0.95 and _apart(best, theirs) <= 2
-    assert same / total >= (0.94 if precision == "fp32" else 0.7)
+    assert same / total >= 0.94
 
 
 @pytest.mark.parametrize("size", [512, 320, 224])
