@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +69,7 @@ def count(found: Sequence[Face], faces: Sequence[Box]) -> tuple[int, int]:
     """(faces found, false boxes); each box counts for one face, the surest first."""
     left = list(faces)
     for face in found:
-        best = max(left, key=lambda box, face=face: overlap(face, box), default=None)
+        best = max(left, key=partial(overlap, face), default=None)
         if best is not None and overlap(face, best) >= _SAME:
             left.remove(best)
     hits = len(faces) - len(left)

@@ -168,7 +168,8 @@ class VariantManifest(_Manifest):
 
     @model_validator(mode="after")
     def _id_matches(self) -> Self:
-        if not is_variant_id(self.id) or self.shape[:3] != (self.alpha, self.resolution, self.precision):
+        family: Family = "ssd_mobilenet_v1" if self.id.startswith("ssd_") else "mobilenet_v1"
+        if self.id != variant_id(self.alpha, self.resolution, self.precision, family):
             raise ValueError(f"the id {self.id} does not match alpha, resolution and precision")
         return self
 
