@@ -65,7 +65,7 @@ def variant_id(alpha: float, resolution: int, precision: Precision, family: Fami
     alphas, resolutions = _SHAPES[family]
     if alpha not in alphas or resolution not in resolutions:
         raise ValueError(
-            f"there is no variant of {family} of alpha {alpha} at {resolution} pixels: "
+            f"there is no variant of alpha {alpha} at {resolution} pixels of {family}: "
             f"alpha is one of {alphas}, the resolution one of {resolutions}"
         )
     return VariantShape(alpha, resolution, precision, family).id
