@@ -156,7 +156,7 @@ class Bench:
 
     def _decode_ms(self) -> simulator.Floats:
         """[photos, variants]: the shortest of three decodings of each photo for each variant."""
-        sizes = [parse_variant_id(v)[1] for v in self._variants]
+        sizes = [parse_variant_id(v).resolution for v in self._variants]
         times = np.empty((len(self._photos), len(sizes)))
         for i, photo in enumerate(self._photos):
             for j, size in enumerate(sizes):
@@ -184,9 +184,9 @@ class Bench:
 
 def published_top1(variant: str) -> float:
     """Of the official fp32 checkpoint of its width and resolution; less what quantising loses at most."""
-    alpha, resolution, precision = parse_variant_id(variant)
-    top1 = CHECKPOINTS_BY_NAME[f"{alpha}_{resolution}"].top1 / 100
-    return top1 - (ASSUMED_LOSS if precision == "int8" else 0.0)
+    shape = parse_variant_id(variant)
+    top1 = CHECKPOINTS_BY_NAME[f"{shape.alpha}_{shape.resolution}"].top1 / 100
+    return top1 - (ASSUMED_LOSS if shape.precision == "int8" else 0.0)
 
 
 def summary(answers: list[Answer], top1: dict[str, float]) -> Row:

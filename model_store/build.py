@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model_store.architecture import RESOLUTIONS, MobileNetSpec
+from model_store import ssd
+from model_store.architecture import RESOLUTIONS
 from model_store.calibration import drawn_pictures
 from model_store.graph import build_classifier, read_classifier
 from model_store.importers import frozen_graph, keras_h5, onnx_model, tfjs, tflite, tflite_quantized
@@ -18,12 +19,16 @@ from model_store.manifest import (
     QuantizedFrom,
     TaskManifest,
     VariantManifest,
-    variant_id,
+    VariantShape,
 )
 from model_store.quantize import METHOD, quantize
 from model_store.quantized import QuantizedNetwork
 from model_store.quantized_graph import build_quantized_classifier
-from model_store.runtime import OnnxSession
+from model_store.runtime import OnnxDetector, open_model
+from model_store.ssd import SsdSpec
+from model_store.ssd_graph import build_detector, build_quantized_detector, read_detector
+from model_store.ssd_quantize import quantize_detector
+from model_store.ssd_weights import DetectorWeights
 from model_store.store import ModelStore
 from model_store.weights import NetworkWeights, WeightsError
 
@@ -92,11 +97,28 @@ def install_network(
         precision, model = "int8", build_quantized_classifier(network, resolution)
     else:
         precision, model = "fp32", build_classifier(network, resolution)
-    _check_runs(model, resolution, task.classes)
+    shape = VariantShape(network.alpha, resolution, precision)
+    _check_runs(model, shape, task)
     return _install(
-        store, task, model, network.alpha, resolution, precision, provenance,
+        store, task, model, shape, provenance,
         trained_resolution=network.trained_resolution, accuracy=accuracy, measured=measured,
     )  # fmt: skip
+
+
+def install_detector(
+    store: ModelStore,
+    task: TaskManifest,
+    weights: DetectorWeights,
+    provenance: Provenance,
+    *,
+    resolution: int,
+) -> VariantManifest:
+    """Builds and installs a detector for one input size. Raises WeightsError."""
+    shape = VariantShape(ssd.ALPHA, resolution, "fp32", task.family)
+    model = build_detector(weights, resolution)
+    _check_runs(model, shape, task)
+    trained = ssd.TRAINED_RESOLUTION
+    return _install(store, task, model, shape, provenance, trained_resolution=trained)
 
 
 def install_file(
@@ -114,16 +136,16 @@ def install_file(
     A quantised TensorFlow Lite file becomes an int8 variant with its own ranges, or the fp32 one that its
     weights stand for where `dequantize` is set.
     """
+    if task.head != "classification":
+        raise WeightsError(f"{task.name} has no files to import; `model-store pull` fetches what there is")
     if path.suffix.lower() == ".onnx":
         found = onnx_model.load(path, task.classes)
         if resolution not in (None, found.resolution):
             raise WeightsError(f"{path.name} is built for {found.resolution} pixels, not {resolution}")
         provenance = Provenance("ONNX", location, _sha256(path), licence)
         precision: Precision = "int8" if found.quantized else "fp32"
-        return _install(
-            store, task, found.model, found.alpha, found.resolution, precision, provenance,
-            trained_resolution=None,
-        )  # fmt: skip
+        shape = VariantShape(found.alpha, found.resolution, precision)
+        return _install(store, task, found.model, shape, provenance, trained_resolution=None)
     format, network = load_network(path, dequantize=dequantize)
     provenance = Provenance(format, location, _sha256(path), licence)
     return install_network(store, task, network, provenance, resolution=resolution)
@@ -137,7 +159,7 @@ def float_variants(store: ModelStore, task: str) -> list[str]:
     found = {v.id: v.manifest for v in store.variants(task) if v.manifest}
     chosen = []
     for manifest in found.values():
-        twin = found.get(variant_id(manifest.alpha, manifest.resolution, "int8"))
+        twin = found.get(_int8_twin(manifest))
         if manifest.precision == "fp32" and (twin is None or twin.quantized_from is not None):
             chosen.append(manifest.id)
     return chosen
@@ -155,17 +177,15 @@ def quantize_variant(
     if source.precision != "fp32":
         raise WeightsError(f"{variant} is {source.precision} already; only fp32 variants can be quantised")
     try:
-        weights = read_classifier(model)
+        quantized = _quantized(model, source)
     except WeightsError as error:
         raise WeightsError(f"{variant} cannot be quantised: {error}") from error
-    pictures = drawn_pictures(CALIBRATION_PICTURES, source.resolution)
-    quantized = build_quantized_classifier(quantize(weights, pictures), source.resolution)
-    _check_runs(quantized, source.resolution, task.classes)
+    _check_runs(quantized, source.shape._replace(precision="int8"), task)
     digest = hashlib.sha256(quantized).hexdigest()
     made_from = QuantizedFrom(
         variant=source.id, sha256=source.sha256, accuracy=source.accuracy, method=METHOD
     )
-    twin = variant_id(source.alpha, source.resolution, "int8")
+    twin = _int8_twin(source)
     known = next((v.manifest for v in store.variants(task.name) if v.id == twin), None)
     if measured is None and known is not None and known.sha256 == digest:
         measured = known.measured
@@ -178,26 +198,38 @@ def quantize_variant(
     return manifest
 
 
+def _int8_twin(manifest: VariantManifest) -> str:
+    return manifest.shape._replace(precision="int8").id
+
+
+def _quantized(model: bytes, source: VariantManifest) -> bytes:
+    size = source.resolution
+    # The larger, the fewer: what counts is how many places of a map are seen.
+    count = max(1, round(CALIBRATION_PICTURES * min(1.0, (224 / size) ** 2)))
+    pictures = drawn_pictures(count, size)
+    if source.shape.family == "ssd_mobilenet_v1":
+        return build_quantized_detector(quantize_detector(read_detector(model), pictures), size)
+    return build_quantized_classifier(quantize(read_classifier(model), pictures), size)
+
+
 def _install(
     store: ModelStore,
     task: TaskManifest,
     model: bytes,
-    alpha: float,
-    resolution: int,
-    precision: Precision,
+    shape: VariantShape,
     provenance: Provenance,
     *,
     trained_resolution: int | None,
     accuracy: Accuracy | None = None,
     measured: Accuracy | None = None,
 ) -> VariantManifest:
-    spec = MobileNetSpec(alpha, resolution, task.classes)
+    spec = shape.spec(task.classes)
     manifest = VariantManifest(
-        id=variant_id(alpha, resolution, precision),
+        id=shape.id,
         task=task.name,
-        alpha=alpha,
-        resolution=resolution,
-        precision=precision,
+        alpha=shape.alpha,
+        resolution=shape.resolution,
+        precision=shape.precision,
         mult_adds=spec.mult_adds,
         parameters=spec.parameters,
         accuracy=accuracy or measured,
@@ -222,11 +254,15 @@ def _checked_resolution(resolution: int | None) -> int:
     return resolution
 
 
-def _check_runs(model: bytes, resolution: int, classes: int) -> None:
-    """A grey picture gives finite scores: a model that cannot run never reaches the store."""
-    grey = np.full((1, resolution, resolution, 3), 128, np.uint8)
-    scores = OnnxSession(model).run(grey)
-    if scores.shape != (1, classes) or not np.isfinite(scores).all():
+def _check_runs(model: bytes, shape: VariantShape, task: TaskManifest) -> None:
+    """A grey picture gives finite answers: a model that cannot run never reaches the store."""
+    grey = np.full((1, shape.resolution, shape.resolution, 3), 128, np.uint8)
+    session = open_model(model, task.head)
+    if isinstance(session, OnnxDetector):
+        answers, wanted = session.run(grey).scores, SsdSpec(shape.resolution).anchors
+    else:
+        answers, wanted = session.run(grey), task.classes
+    if answers.shape != (1, wanted) or not np.isfinite(answers).all():
         raise WeightsError("the network gives scores that are not finite")
 
 

@@ -85,9 +85,10 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command = subparsers.add_parser(
         "pull",
         help="fetch official weights",
-        description="Fetches official weights; by default four along the accuracy/latency frontier.",
+        description="Fetches official weights; for imagenet, by default four along the accuracy/latency "
+        "frontier; for faces, the detector.",
     )
-    command.add_argument("task", choices=["imagenet"])
+    command.add_argument("task", choices=["imagenet", "faces"])
     command.add_argument(
         "checkpoints",
         nargs="*",

@@ -6,6 +6,7 @@ Those that fill the store are in `fill_commands.py`.
 import argparse
 import sys
 from collections.abc import Iterator
+from typing import cast
 
 from model_store import evaluate as evaluation
 from model_store import profile as profiling
@@ -23,7 +24,7 @@ from model_store.cli_output import (
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
-from model_store.manifest import VariantManifest
+from model_store.opening import check_variant, open_variant
 from model_store.profile import Quantiles
 from model_store.progress import track
 from model_store.runtime import CPU, ModelUnusable, OnnxSession, accelerators
@@ -58,10 +59,7 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
     results: list[dict[str, object]] = []
     for v in _variants(store, options.task):
         try:
-            _, session = _open(store, v.task, v.id)
-            labels = len(store.labels(store.task(v.task)))
-            if session.classes != labels:
-                raise ModelUnusable(f"{session.classes} classes, but {labels} labels")
+            check_variant(store, v.task, v.id)
             problem = None
         except (StoreError, ModelUnusable) as error:
             problem = str(error).removeprefix(f"{v.id} of {v.task}: ")
@@ -82,10 +80,14 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
 
 def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     task = store.task(options.task)
+    if task.head != "classification":
+        raise LabelsError(
+            f"{task.name} answers boxes, and only classes are evaluated; see bench/detection.py"
+        )
     pictures = evaluation.read_labels(options.images, task.classes)
     rows, reports = [], []
     for variant in chosen(store, task.name, options.variant):
-        manifest, session = _open(store, task.name, variant)
+        manifest, session = open_variant(store, task.name, variant)
         trained = manifest.origin.trained_resolution
         below = trained is not None and manifest.resolution < trained
         done = 0
@@ -97,7 +99,7 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
                 tracker.update(done)
 
             accuracy = evaluation.evaluate(
-                session,
+                cast(OnnxSession, session),  # which the task's head says
                 manifest.resolution,
                 task.preprocessing,
                 pictures,
@@ -205,18 +207,12 @@ def chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]:
     return wanted or known
 
 
-def _open(store: ModelStore, task: str, variant: str) -> tuple[VariantManifest, OnnxSession]:
-    manifest, model = store.open(task, variant)
-    try:
-        return manifest, OnnxSession(model)
-    except ModelUnusable as error:
-        raise ModelUnusable(f"{variant} of {task}: {error}") from error
-
-
 def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles]]:
     """Of one variant: by the CPU provider, and by the others that are installed and agree with it."""
-    manifest, reference = _open(store, v.task, v.id)
+    manifest, reference = open_variant(store, v.task, v.id)
     yield CPU, profiling.measure_inference(reference, manifest.resolution)
+    if not isinstance(reference, OnnxSession):
+        return
     for provider in accelerators():
         model = store.open(v.task, v.id)[1]
         try:

@@ -20,7 +20,9 @@ def export_variants(store: ModelStore, options: argparse.Namespace) -> int:
         variants = chosen(store, task, options.variant)
         if options.edge:
             manifests = [v.manifest for v in store.variants(task) if v.manifest]
-            variants = [m.id for m in export.edge_variants(manifests)]
+            if store.task(task).head == "classification":
+                manifests = export.edge_variants(manifests)
+            variants = [m.id for m in manifests]
         wanted[task] = variants
     if not wanted:
         raise StoreError(f"the store {store.root} is empty")

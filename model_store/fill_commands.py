@@ -10,6 +10,7 @@ from model_store.cli_output import accuracy_text, explain_tilde, origin_text, pr
 from model_store.commands import chosen
 from model_store.manifest import TaskManifest, VariantManifest
 from model_store.progress import track
+from model_store.pull_faces import pull_faces
 from model_store.sources import (
     CHECKPOINTS_BY_NAME,
     DEFAULT_CHECKPOINTS,
@@ -22,10 +23,14 @@ from model_store.weights import WeightsError
 
 def pull(store: ModelStore, options: argparse.Namespace) -> int:
     checkpoints = _checkpoints(options)
-    if options.if_empty and any(v.manifest for v in store.variants(options.task)):
-        print(f"The store {store.root} already has variants of {options.task}.")
+    task = tasks.FACE_DETECTION.name if options.task == "faces" else options.task
+    if options.if_empty and any(v.manifest for v in store.variants(task)):
+        print(f"The store {store.root} already has variants of {task}.")
         return 0
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    if options.task == "faces":
+        _report_installed(pull_faces(store, say=say), options)
+        return 0
     pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say)
     _report_installed(list(pulled.variants), options, fallback=pulled.fallback)
     return 0
@@ -72,6 +77,8 @@ def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> li
 
 
 def _checkpoints(options: argparse.Namespace) -> list[Checkpoint]:
+    if options.task == "faces" and options.checkpoints:
+        raise StoreError("faces has no checkpoints to choose from: its detector comes at every size")
     if options.all and options.checkpoints:
         raise StoreError("name checkpoints, or give --all; not both")
     if options.all:

@@ -4,6 +4,7 @@ Input `image`: uint8 [N, H, W, 3] RGB. Output `scores`: float32 [N, classes], th
 classes without the background. Normalisation and softmax are inside.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,13 +22,9 @@ def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
     The same weights and resolution always give the same bytes.
     """
     spec = MobileNetSpec(weights.alpha, resolution, weights.classes + weights.background)
-    graph = _FloatGraph()
-    graph.normalise(weights)
+    graph = FloatGraph()
     *convolutions, _ = spec.layers
-    for layer, tensors in zip(convolutions, weights.layers[:-1], strict=True):
-        # The scale of the input goes into the first kernel: one multiplication less a pixel.
-        scale = weights.scaling.scale if layer.name == "conv_0" else 1.0
-        graph.convolution(layer, LayerWeights(tensors.kernel * np.float32(scale), tensors.bias))
+    graph.body(convolutions, weights.layers[:-1], weights.scaling)
     graph.classifier(weights.layers[-1], background=weights.background)
     model = graph.model("mobilenet_v1", resolution, weights.classes)
     onnx.checker.check_model(model, full_check=True)
@@ -53,12 +50,23 @@ def read_classifier(model: bytes) -> NetworkWeights:
     return replace(weights, background=background)
 
 
-class _FloatGraph(GraphBuilder):
-    def normalise(self, weights: NetworkWeights) -> None:
+class FloatGraph(GraphBuilder):
+    """Layers with weights in float."""
+
+    def body(self, layers: Sequence[Layer], weights: Sequence[LayerWeights], scaling: InputScaling) -> None:
+        """From the picture through all `layers`, each with ReLU6 behind it."""
+        self.normalise(scaling)
+        for layer, tensors in zip(layers, weights, strict=True):
+            # The scale of the input goes into the first kernel: one multiplication less a pixel.
+            scale = scaling.scale if layer.name == "conv_0" else 1.0
+            self.convolution(layer, LayerWeights(tensors.kernel * np.float32(scale), tensors.bias))
+            self.relu6(layer)
+
+    def normalise(self, scaling: InputScaling) -> None:
         """uint8 NHWC to float NCHW around zero, so that padding with zeros means what it did in training."""
         self.node("Transpose", "planes", perm=[0, 3, 1, 2])
         self.node("Cast", "pixels", to=TensorProto.FLOAT)
-        zero = self.tensor("input_zero", np.float32(weights.scaling.zero))
+        zero = self.tensor("input_zero", np.float32(scaling.zero))
         self.node("Sub", "centred", zero)
 
     def convolution(self, layer: Layer, weights: LayerWeights) -> None:
@@ -75,6 +83,8 @@ class _FloatGraph(GraphBuilder):
             pads=[before, before, after, after],
             strides=[layer.stride, layer.stride],
         )
+
+    def relu6(self, layer: Layer) -> None:
         bounds = ("zero", "six")
         if not self.has_tensor("six"):
             self.tensor("zero", np.float32(0))

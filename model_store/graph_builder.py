@@ -11,7 +11,10 @@ _NODE_PREFIX = "MobilenetV1"
 
 
 class GraphBuilder:
-    """A chain of nodes: each takes the output of the one before as its first input."""
+    """A chain of nodes: each takes the output of the one before as its first input.
+
+    Where a network branches, `go_back_to` starts a new chain and `join` brings their ends together.
+    """
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -29,6 +32,16 @@ class GraphBuilder:
         name = f"{_NODE_PREFIX}/{output}"
         self._nodes.append(helper.make_node(op, [tensor, *inputs], [output], name=name, **attributes))
         return output
+
+    def go_back_to(self, output: str) -> None:
+        """The next node takes `output`, of any node before, as its first input."""
+        self._last = output
+
+    def join(self, output: str, *inputs: str, axis: int) -> None:
+        """Concatenates outputs of nodes before."""
+        first, *others = inputs
+        self.go_back_to(first)
+        self.node("Concat", output, *others, axis=axis)
 
     def tensor(self, name: str, value: np.generic | np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
         """Adds a constant; its name."""
@@ -52,10 +65,17 @@ class GraphBuilder:
 
     def model(self, name: str, resolution: int, classes: int) -> onnx.ModelProto:
         """`image` uint8 [N, resolution, resolution, 3] to `scores` float32 [N, classes]."""
+        return self.model_of(name, resolution, {"scores": [classes]})
+
+    def model_of(self, name: str, resolution: int, outputs: dict[str, list[int]]) -> onnx.ModelProto:
+        """`image` uint8 [N, resolution, resolution, 3] to float32 `outputs`, their axes after N by name."""
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", resolution, resolution, 3])
-        scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
+        answers = [
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *axes])
+            for output, axes in outputs.items()
+        ]
         return helper.make_model(
-            helper.make_graph(self._nodes, name, [image], [scores], self._initializers),
+            helper.make_graph(self._nodes, name, [image], answers, self._initializers),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name=PRODUCER,

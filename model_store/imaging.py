@@ -27,6 +27,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 MIN_SIDE = 2  # a line of single pixels shows nothing
 _EXIF_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # orientations whose width is the upright picture's height
 _WHITE = (255, 255, 255, 255)
 # libjpeg decodes at 1/8, 1/4 and 1/2 for less. It can do all n/8, but those between take longer than the
 # next larger one, whose arithmetic is vectorised.
@@ -83,9 +84,11 @@ class ImageHeader:
         """1, 2, 4 or 8: the reduction at which the decoder gives no less than `size` pixels need."""
         if self.format != "JPEG":
             return 1
-        needed = size / preprocessing.central_fraction
+        crops = preprocessing.fit == "crop"
+        side = min(self.width, self.height) if crops else max(self.width, self.height)
+        needed = size / preprocessing.central_fraction if crops else size
         for scale in _JPEG_SCALES:
-            if min(self.width, self.height) // scale >= needed:
+            if side // scale >= needed:
                 return scale
         return 1
 
@@ -105,7 +108,8 @@ def probe(data: bytes, max_pixels: int) -> ImageHeader:
 
 def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     """Upright RGB of shape [size, size, 3]: the central crop of TensorFlow's evaluation, resized with
-    antialiasing. A JPEG may be reduced while it is decoded, never below `size`.
+    antialiasing; or, where `preprocessing` pads, the whole picture, its longer side `size`, black at the
+    right or below. A JPEG may be reduced while it is decoded, never below `size`.
 
     EXIF orientation is applied, transparency lies on white, 16-bit values keep their high byte, and of
     an animation the first frame counts. Raises UnsupportedImage or UnreadableImage.
@@ -115,7 +119,11 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
         orientation = _orientation(image)
         scale = ImageHeader(_format(image), *image.size, len(data)).scale(size, preprocessing)
         left, top, right, bottom = _central_box(image.size, preprocessing.central_fraction)
+        step = max(image.size) / size
         image = _load(image, data, scale)
+        if preprocessing.fit == "pad":
+            pixels = np.asarray(_opaque_rgb(_averaged(image)))
+            return _sampled(_upright(pixels, orientation), size, step, scale)
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
         small = _resize(image, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
@@ -124,6 +132,13 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
         raise UnreadableImage("the picture is truncated or damaged") from error
     return _upright(pixels, orientation)
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels, EXIF orientation applied. Raises UnsupportedImage or UnreadableImage."""
+    image = _open(data)
+    width, height = image.size
+    return (height, width) if _orientation(image) in _TURNED else (width, height)
 
 
 def _format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
@@ -220,13 +235,38 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
 
 def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     """Applies EXIF orientation 1 to 8 to [H, W, 3]."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _sampled(pixels: UInt8Array, size: int, step: float, reduction: int) -> UInt8Array:
+    """[size, size, 3] with the picture at the top left of black, in steps of `step` pixels of the picture as
+    it was before its sides were divided by `reduction`.
+
+    As TensorFlow 1 resizes, and as detectors were trained: pixel i is what lies at i * step, from its two
+    neighbours. Averages around (i + 1/2) * step look better, and cost 0.7 points of recall.
+    """
+    # Whole rows are gathered before columns: they are copied, not picked.
+    for axis in (0, 1):
+        length = pixels.shape[axis]
+        at = (np.arange(size) * step + 0.5) / reduction - 0.5
+        at = at[at < length].clip(0)
+        low = at.astype(np.intp)
+        share = (at - low).astype(np.float32)
+        # What borders on a shorter side is black.
+        beyond = (low + 1 >= length) & (length * reduction < size * step - reduction)
+        shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+        before = pixels.take(low, axis) * (1 - share).reshape(shape)
+        after = pixels.take((low + 1).clip(max=length - 1), axis)
+        pixels = before + after * np.where(beyond, 0, share).astype(np.float32).reshape(shape)
+    square = np.zeros((size, size, 3), np.uint8)
+    square[: pixels.shape[0], : pixels.shape[1]] = np.rint(pixels)
+    return square
 
 
 def sample_picture(format: str, width: int, height: int, *, grain: int, progressive: bool = False) -> bytes:

@@ -1,14 +1,17 @@
 """What the store says about a task and about a variant: `task.json` and `variant.json`."""
 
-import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from model_store import ssd
 from model_store.architecture import ALPHAS, RESOLUTIONS, MobileNetSpec
 from model_store.sources import CHECKPOINTS_BY_NAME
+from model_store.ssd import DETECTOR_RESOLUTIONS, SsdSpec
 
 Precision = Literal["fp32", "int8"]
+Family = Literal["mobilenet_v1", "ssd_mobilenet_v1"]
+Head = Literal["classification", "detection"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -16,10 +19,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 ASSUMED_LOSS = 0.006
 _LEAST_LOSS = 0.001  # what seems a gain is chance
 
-_VARIANT_ID = re.compile(
-    r"mobilenet_v1_(?P<alpha>1\.0|0\.75|0\.5|0\.25)"
-    r"_(?P<resolution>224|192|160|128)_(?P<precision>fp32|int8)"
-)
+_SHAPES: dict[Family, tuple[tuple[float, ...], tuple[int, ...]]] = {
+    "mobilenet_v1": (ALPHAS, RESOLUTIONS),
+    "ssd_mobilenet_v1": ((ssd.ALPHA,), DETECTOR_RESOLUTIONS),
+}
+_FAMILIES: dict[Head, Family] = {"classification": "mobilenet_v1", "detection": "ssd_mobilenet_v1"}
 
 
 class _Manifest(BaseModel):
@@ -27,35 +31,69 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-def variant_id(alpha: float, resolution: int, precision: Precision) -> str:
-    """`mobilenet_v1_<alpha>_<resolution>_<precision>`; ValueError if there is no such variant."""
-    if alpha not in ALPHAS or resolution not in RESOLUTIONS:
+class VariantShape(NamedTuple):
+    """What a variant's id says."""
+
+    alpha: float
+    resolution: int
+    precision: Precision
+    family: Family = "mobilenet_v1"
+
+    @property
+    def id(self) -> str:
+        return f"{self.family}_{float(self.alpha)}_{self.resolution}_{self.precision}"
+
+    def spec(self, classes: int = 1000) -> MobileNetSpec | SsdSpec:
+        """The network of this shape, whose cost it tells; a detector has no classes."""
+        if self.family == "ssd_mobilenet_v1":
+            return SsdSpec(self.resolution)
+        return MobileNetSpec(self.alpha, self.resolution, classes)
+
+
+_SHAPES_BY_ID: dict[str, VariantShape] = {
+    shape.id: shape
+    for family, (alphas, resolutions) in _SHAPES.items()
+    for alpha in alphas
+    for resolution in resolutions
+    for precision in get_args(Precision)
+    for shape in [VariantShape(alpha, resolution, precision, family)]
+}
+
+
+def variant_id(alpha: float, resolution: int, precision: Precision, family: Family = "mobilenet_v1") -> str:
+    """`<family>_<alpha>_<resolution>_<precision>`; ValueError if there is no such variant."""
+    alphas, resolutions = _SHAPES[family]
+    if alpha not in alphas or resolution not in resolutions:
         raise ValueError(
-            f"there is no variant of alpha {alpha} at {resolution} pixels: "
-            f"alpha is one of {ALPHAS}, the resolution one of {RESOLUTIONS}"
+            f"there is no variant of alpha {alpha} at {resolution} pixels of {family}: "
+            f"alpha is one of {alphas}, the resolution one of {resolutions}"
         )
-    return f"mobilenet_v1_{float(alpha)}_{resolution}_{precision}"
+    return VariantShape(alpha, resolution, precision, family).id
 
 
-def parse_variant_id(text: str) -> tuple[float, int, Precision]:
-    """(alpha, resolution, precision) of a variant id; ValueError if it is none."""
-    match = _VARIANT_ID.fullmatch(text)
-    if match is None:
+def parse_variant_id(text: str) -> VariantShape:
+    """The shape that a variant id names; ValueError if it is none."""
+    shape = _SHAPES_BY_ID.get(text)
+    if shape is None:
         raise ValueError(
             f"{text!r} is not a variant id: expected mobilenet_v1_<alpha>_<resolution>_<precision>, "
-            "as in mobilenet_v1_0.5_160_fp32"
+            "as in mobilenet_v1_0.5_160_fp32, or ssd_mobilenet_v1_... for a detector"
         )
-    precision: Precision = "int8" if match["precision"] == "int8" else "fp32"
-    return float(match["alpha"]), int(match["resolution"]), precision
+    return shape
 
 
 def is_variant_id(text: str) -> bool:
-    return _VARIANT_ID.fullmatch(text) is not None
+    return text in _SHAPES_BY_ID
 
 
 class Preprocessing(_Manifest):
-    """From an upright picture to the model's input; scaling of values is inside the graph."""
+    """From an upright picture to the model's input; scaling of values is inside the graph.
 
+    `fit` "crop" takes the central fraction and stretches it to the square; "pad" keeps the whole picture and
+    its proportions, at the top left of a black square.
+    """
+
+    fit: Literal["crop", "pad"] = "crop"
     central_fraction: float = Field(default=0.875, gt=0, le=1)
     resize: Literal["bilinear"] = "bilinear"
 
@@ -65,12 +103,17 @@ class TaskManifest(_Manifest):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     title: str
-    head: Literal["classification"]
+    head: Head
     classes: int = Field(gt=0)
     labels: str = "labels.txt"
     synsets: str | None = None
     preprocessing: Preprocessing = Preprocessing()
     licence_notes: str = ""
+
+    @property
+    def family(self) -> Family:
+        """Of the task's variants."""
+        return _FAMILIES[self.head]
 
 
 class Accuracy(_Manifest):
@@ -125,13 +168,18 @@ class VariantManifest(_Manifest):
 
     @model_validator(mode="after")
     def _id_matches(self) -> Self:
-        if self.id != variant_id(self.alpha, self.resolution, self.precision):
+        family: Family = "ssd_mobilenet_v1" if self.id.startswith("ssd_") else "mobilenet_v1"
+        if self.id != variant_id(self.alpha, self.resolution, self.precision, family):
             raise ValueError(f"the id {self.id} does not match alpha, resolution and precision")
         return self
 
     @property
+    def shape(self) -> VariantShape:
+        return parse_variant_id(self.id)
+
+    @property
     def rho(self) -> float:
-        return MobileNetSpec(self.alpha, self.resolution).rho
+        return self.shape.spec().rho
 
     @property
     def official_top1(self) -> float:

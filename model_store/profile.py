@@ -24,7 +24,7 @@ from model_store.imaging import (
     sample_picture,
 )
 from model_store.manifest import Preprocessing
-from model_store.runtime import RUNTIME_VERSION, Session, accelerators
+from model_store.runtime import RUNTIME_VERSION, Runnable, accelerators
 
 _FORMAT_VERSION = 3
 _WARM_UP_RUNS = 2
@@ -142,7 +142,7 @@ def save(path: Path, profile: DeviceProfile) -> None:
     atomic.write(path, profile.model_dump_json(indent=2).encode())
 
 
-def measure_inference(session: Session, resolution: int) -> Quantiles:
+def measure_inference(session: Runnable, resolution: int) -> Quantiles:
     """Runs one variant on a random picture for up to half a second."""
     images = np.random.default_rng(0).integers(0, 256, (1, resolution, resolution, 3), np.uint8)
     return Quantiles.of(_samples_ms(lambda: session.run(images), _INFERENCE_SECONDS))

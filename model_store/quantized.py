@@ -6,6 +6,7 @@ are the first of them. `logits` says, in numpy, what every runtime has to answer
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,16 @@ class QuantizedWeights:
     zero: int
     scale: FloatArray
     bias: npt.NDArray[np.int32]
+
+
+class QuantizedChain(Protocol):
+    """Layers that follow one another: `layers[i]` reads `activations[i]` and writes `activations[i + 1]`."""
+
+    @property
+    def layers(self) -> tuple[QuantizedWeights, ...]: ...
+
+    @property
+    def activations(self) -> tuple[Quantization, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

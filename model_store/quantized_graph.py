@@ -11,7 +11,7 @@ import onnx
 
 from model_store.architecture import Layer
 from model_store.graph_builder import GraphBuilder
-from model_store.quantized import QuantizedNetwork, QuantizedWeights
+from model_store.quantized import QuantizedChain, QuantizedNetwork, QuantizedWeights
 
 # Four pixels of a row count as one of twelve channels, and give two columns of the output: sums over three
 # channels would leave most of a vector register empty.
@@ -21,11 +21,11 @@ _BLOCK_PIXELS, _BLOCK_COLUMNS = 4, 2
 def build_quantized_classifier(network: QuantizedNetwork, resolution: int) -> bytes:
     """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes."""
     *convolutions, _ = network.spec(resolution).layers
-    graph = _IntegerGraph(network)
+    graph = IntegerGraph(network)
     graph.stem(convolutions[0])
     for index, layer in enumerate(convolutions[1:], start=1):
         graph.convolution(index, layer)
-    graph.classifier()
+    graph.classifier(network)
     model = graph.model("mobilenet_v1_int8", resolution, network.classes)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
@@ -49,8 +49,10 @@ def blocked_kernel(weights: QuantizedWeights) -> QuantizedWeights:
     return QuantizedWeights(blocked, weights.zero, scale, bias)
 
 
-class _IntegerGraph(GraphBuilder):
-    def __init__(self, network: QuantizedNetwork) -> None:
+class IntegerGraph(GraphBuilder):
+    """Layers with weights in integers."""
+
+    def __init__(self, network: QuantizedChain) -> None:
         super().__init__()
         self._network = network
         self._scales: list[tuple[str, str]] = []
@@ -80,8 +82,8 @@ class _IntegerGraph(GraphBuilder):
             group=layer.in_channels if layer.kind == "depthwise" else 1,
         )
 
-    def classifier(self) -> None:
-        network, last = self._network, len(self._scales) - 1
+    def classifier(self, network: QuantizedNetwork) -> None:
+        last = len(self._scales) - 1
         self._dequantize(last, "maps")
         self.node("GlobalAveragePool", "mean")
         self._quantize(last, "pool")

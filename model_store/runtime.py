@@ -1,4 +1,4 @@
-"""One variant, ready to run, on an execution provider. The only importer of onnxruntime in what serves.
+"""One variant of any head, on an execution provider. The only importer of onnxruntime in what serves.
 
 The CPU provider runs everything. Others may be faster: those built into the installed onnxruntime, and those
 of plugin packages beside it. `candidates.py` tells which deserve it.
@@ -10,13 +10,14 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from model_store.imaging import UInt8Array
+from model_store.manifest import Head
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,21 @@ CPU = "CPUExecutionProvider"
 
 class ModelUnusable(Exception):
     """The runtime refuses the model, or the model does not fit the store's contract."""
+
+
+class Predictions(NamedTuple):
+    """What a detector says of N pictures, anchor by anchor (see `boxes`)."""
+
+    offsets: npt.NDArray[np.float32]  # [N, anchors, 4]
+    scores: npt.NDArray[np.float32]  # [N, anchors], the probability of a face
+
+
+class Runnable(Protocol):
+    """A model of any head."""
+
+    def run(self, images: UInt8Array) -> object:
+        """uint8 [N, H, W, 3] to what the head answers."""
+        ...
 
 
 class Session(Protocol):
@@ -85,8 +101,11 @@ def accelerators(callers: int = 1) -> dict[str, str]:
     }
 
 
-class OnnxSession:
+class _OnnxModel:
     """ONNX Runtime on one provider, with a fixed number of threads."""
+
+    # What the head must answer: by name the axes after N, each of a fixed size, some of this very one.
+    _outputs: ClassVar[dict[str, tuple[str | int, ...]]]
 
     def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
         """`threads` are for one picture, `callers` the threads that run pictures at the same time.
@@ -112,32 +131,68 @@ class OnnxSession:
         self._session._model_bytes = None
         self._check_interface()
 
-    def run(self, images: UInt8Array) -> Scores:
-        (scores,) = self._session.run(["scores"], {"image": images})
-        return np.asarray(scores, np.float32)
-
     @property
     def resolution(self) -> int:
         """Side of the square input in pixels."""
         return int(self._session.get_inputs()[0].shape[1])
 
+    def _check_interface(self) -> None:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        found = [(v.name, v.type, v.shape) for v in [*inputs, *outputs]]
+        heads = (f"`{n}` float32 [{', '.join(map(str, ('N', *axes)))}]" for n, axes in self._outputs.items())
+        expected = f"expected `image` uint8 [N, H, W, 3] and {', '.join(heads)}"
+        floats = [(name, "tensor(float)") for name in self._outputs]
+        if [v[:2] for v in found] != [("image", "tensor(uint8)"), *floats]:
+            names = ", ".join(f"{name} {kind}" for name, kind, _ in found)
+            raise ModelUnusable(f"the model has {names}; {expected}")
+        image, *answers = (v[2] for v in found)
+        sizes = image[1:3] if len(image) == 4 else []
+        square = len(sizes) == 2 and isinstance(sizes[0], int) and sizes[0] == sizes[1]
+        fixed_batch = bool(image) and isinstance(image[0], int)
+        if not square or fixed_batch or image[3] != 3 or not all(map(_fits, answers, self._outputs.values())):
+            shapes = " and ".join(str(shape) for shape in (image, *answers))
+            raise ModelUnusable(f"the model has shapes {shapes}; {expected}")
+
+
+class OnnxSession(_OnnxModel):
+    """A classifier."""
+
+    _outputs: ClassVar[dict[str, tuple[str | int, ...]]] = {"scores": ("classes",)}
+
+    def run(self, images: UInt8Array) -> Scores:
+        (scores,) = self._session.run(["scores"], {"image": images})
+        return np.asarray(scores, np.float32)
+
     @property
     def classes(self) -> int:
         return int(self._session.get_outputs()[0].shape[1])
 
-    def _check_interface(self) -> None:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        found = [(v.name, v.type, v.shape) for v in [*inputs, *outputs]]
-        expected = "expected `image` uint8 [N, H, W, 3] and `scores` float32 [N, classes]"
-        if [v[:2] for v in found] != [("image", "tensor(uint8)"), ("scores", "tensor(float)")]:
-            names = ", ".join(f"{name} {kind}" for name, kind, _ in found)
-            raise ModelUnusable(f"the model has {names}; {expected}")
-        image, scores = found[0][2], found[1][2]
-        sizes = image[1:3] if len(image) == 4 else []
-        square = len(sizes) == 2 and isinstance(sizes[0], int) and sizes[0] == sizes[1]
-        fixed_batch = bool(image) and isinstance(image[0], int)
-        if not square or fixed_batch or image[3] != 3 or len(scores) != 2 or not isinstance(scores[1], int):
-            raise ModelUnusable(f"the model has shapes {image} and {scores}; {expected}")
+
+class OnnxDetector(_OnnxModel):
+    """A detector; `boxes` makes boxes of what it predicts."""
+
+    _outputs: ClassVar[dict[str, tuple[str | int, ...]]] = {"offsets": ("anchors", 4), "scores": ("anchors",)}
+
+    def run(self, images: UInt8Array) -> Predictions:
+        offsets, scores = self._session.run(list(self._outputs), {"image": images})
+        return Predictions(np.asarray(offsets, np.float32), np.asarray(scores, np.float32))
+
+    @property
+    def anchors(self) -> int:
+        return int(self._session.get_outputs()[1].shape[1])
+
+
+def open_model(model: bytes, head: Head, threads: int = 1) -> OnnxSession | OnnxDetector:
+    """A session of the kind that `head` needs. Raises ModelUnusable."""
+    return OnnxDetector(model, threads) if head == "detection" else OnnxSession(model, threads)
+
+
+def _fits(shape: list[object], axes: tuple[str | int, ...]) -> bool:
+    """Whether the axes after N are as many as are wanted, and fixed."""
+    pairs = list(zip(shape[1:], axes, strict=False))
+    return len(shape) == len(axes) + 1 and all(
+        size == axis if isinstance(axis, int) else isinstance(size, int) for size, axis in pairs
+    )
 
 
 def _open(

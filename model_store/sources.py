@@ -105,3 +105,35 @@ FALLBACK_SOURCE = IndexSource(
     trained_resolution=224,
     licence="Apache-2.0 (weights, Google), MIT (package)",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class NpmSource:
+    """A package of the npm registry that carries weights in TensorFlow.js's form."""
+
+    package: str
+    version: str
+    sha256: str
+    manifest: str
+    shards: tuple[str, ...]
+    licence: str
+
+    @property
+    def spec(self) -> str:
+        return f"{self.package}@{self.version}"
+
+    @property
+    def filename(self) -> str:
+        """As `npm pack` calls it."""
+        return f"{self.package.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
+
+
+# TensorFlow's SSD with a MobileNet v1 body, trained on the faces of WIDER FACE.
+FACE_DETECTOR_SOURCE = NpmSource(
+    package="@vladmandic/face-api",
+    version="1.7.15",
+    sha256="0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+    manifest="package/model/ssd_mobilenetv1_model-weights_manifest.json",
+    shards=("package/model/ssd_mobilenetv1_model.bin",),
+    licence="MIT",
+)

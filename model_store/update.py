@@ -20,8 +20,9 @@ from pathlib import Path
 from model_store import atomic
 from model_store.download import fetch
 from model_store.export import SUMS, is_archive
+from model_store.opening import check_variant
 from model_store.progress import track
-from model_store.runtime import ModelUnusable, OnnxSession
+from model_store.runtime import ModelUnusable
 from model_store.store import ModelStore, StoreError
 
 _PREVIOUS, _DOWNLOADS, _STAGING = ".previous", ".downloads", ".update-"
@@ -157,14 +158,10 @@ def _checked(new: ModelStore) -> list[str]:
     if not new.variants():
         raise StoreError("the export has no variants")
     for v in new.variants():
-        labels = new.labels(new.task(v.task))
-        _, model = new.open(v.task, v.id)
         try:
-            classes = OnnxSession(model).classes
+            check_variant(new, v.task, v.id)
         except ModelUnusable as error:
-            raise ModelUnusable(f"{v.id} of {v.task}: {error}; nothing was changed") from error
-        if classes != len(labels):
-            raise StoreError(f"{v.id} of {v.task} has {classes} classes, but there are {len(labels)} labels")
+            raise ModelUnusable(f"{error}; nothing was changed") from error
     return tasks
 
 

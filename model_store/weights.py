@@ -86,7 +86,7 @@ def assemble(
     except ValueError as error:
         raise WeightsError(str(error)) from error
     for layer in expected:
-        _check_shape(layer, layers.get(layer.name))
+        check_shape(layer, layers.get(layer.name))
     return NetworkWeights(
         alpha=alpha,
         layers=tuple(layers[layer.name] for layer in expected),
@@ -146,9 +146,10 @@ def _alpha(layers: Mapping[str, LayerWeights]) -> float:
     raise WeightsError(f"the first convolution has {width} channels: no MobileNet v1 of {ALPHAS}")
 
 
-def _check_shape(layer: Layer, weights: LayerWeights | None) -> None:
+def check_shape(layer: Layer, weights: LayerWeights | None, *, network: str = "MobileNet v1") -> None:
+    """Raises WeightsError for weights that are missing, of another shape, or not finite."""
     if weights is None:
-        raise WeightsError(f"the file has no layer {layer.name} of a MobileNet v1")
+        raise WeightsError(f"the file has no layer {layer.name} of a {network}")
     shape: tuple[int, ...] = (layer.out_channels, layer.in_channels)
     if layer.kind == "depthwise":
         shape = (layer.out_channels, 1)

@@ -2,7 +2,7 @@
 
 from importlib import resources
 
-from model_store.manifest import TaskManifest
+from model_store.manifest import Preprocessing, TaskManifest
 from model_store.store import ModelStore
 
 IMAGENET = TaskManifest(
@@ -17,7 +17,17 @@ IMAGENET = TaskManifest(
     ),
 )
 
-TASKS: dict[str, TaskManifest] = {IMAGENET.name: IMAGENET}
+# What `faces` looks at first: a task of its own, since its variants answer boxes.
+FACE_DETECTION = TaskManifest(
+    name="face-detection",
+    title="Faces in a photo, as boxes",
+    head="detection",
+    classes=1,
+    preprocessing=Preprocessing(fit="pad"),
+    licence_notes="Weights: as each variant says.",
+)
+
+TASKS: dict[str, TaskManifest] = {task.name: task for task in (IMAGENET, FACE_DETECTION)}
 
 
 def ensure_task(store: ModelStore, name: str) -> TaskManifest:

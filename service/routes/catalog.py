@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from model_store.architecture import MobileNetSpec
 from model_store.imaging import ImageHeader
 from model_store.manifest import Accuracy, VariantManifest, parse_variant_id
 from service.catalog import LoadedVariant, RefusedVariant
@@ -70,15 +69,15 @@ def _refused(variant: RefusedVariant) -> VariantInfo:
     if variant.manifest is not None:
         return _info(variant.manifest, loaded=False, problem=variant.problem)
     # The manifest is what is broken; the id still tells the architecture.
-    alpha, resolution, precision = parse_variant_id(variant.id)
-    spec = MobileNetSpec(alpha, resolution)
+    shape = parse_variant_id(variant.id)
+    spec = shape.spec()
     return VariantInfo(
         id=variant.id,
         task=variant.task,
-        alpha=alpha,
+        alpha=shape.alpha,
         rho=spec.rho,
-        resolution=resolution,
-        precision=precision,
+        resolution=shape.resolution,
+        precision=shape.precision,
         mult_adds=spec.mult_adds,
         parameters=spec.parameters,
         accuracy=None,

@@ -43,7 +43,7 @@ def content(version: int) -> bytes:
 
 
 def manifest(version: int, id: str = ID) -> VariantManifest:
-    alpha, resolution, precision = parse_variant_id(id)
+    alpha, resolution, precision, _ = parse_variant_id(id)
     return VariantManifest(
         id=id,
         task=TASK.name,

@@ -21,6 +21,7 @@ from model_store.manifest import (
     parse_variant_id,
     variant_id,
 )
+from model_store.ssd import DETECTOR_RESOLUTIONS
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
@@ -62,7 +63,16 @@ def variant(
 def test_ids_are_read_as_they_are_written(alpha: float, resolution: int, precision: Precision) -> None:
     text = variant_id(alpha, resolution, precision)
     assert is_variant_id(text)
-    assert parse_variant_id(text) == (alpha, resolution, precision)
+    assert parse_variant_id(text) == (alpha, resolution, precision, "mobilenet_v1")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("resolution", DETECTOR_RESOLUTIONS)
+def test_a_detectors_id_names_its_family(resolution: int, precision: Precision) -> None:
+    text = variant_id(1.0, resolution, precision, "ssd_mobilenet_v1")
+    assert text == f"ssd_mobilenet_v1_1.0_{resolution}_{precision}"
+    shape = parse_variant_id(text)
+    assert (shape.id, shape.family, shape.spec().rho) == (text, "ssd_mobilenet_v1", resolution / 224)
 
 
 def test_the_id_is_that_of_the_contract() -> None:
@@ -83,6 +93,9 @@ def test_the_id_is_that_of_the_contract() -> None:
         "mobilenet_v1_0.5_160_fp32\n",
         "../mobilenet_v1_0.5_160_fp32",
         "MobileNet_v1_0.5_160_fp32",
+        "mobilenet_v1_1.0_512_fp32",
+        "ssd_mobilenet_v1_1.0_192_fp32",
+        "ssd_mobilenet_v1_0.5_512_fp32",
     ],
 )
 def test_what_is_no_variant_id(text: str) -> None:
