@@ -124,7 +124,8 @@ class _OnnxModel:
         try:
             self._session = _open(model, options, provider, threads, callers)
         except Exception as error:  # onnxruntime's own classes share no base
-            raise ModelUnusable(f"ONNX Runtime refuses the model on {provider}") from error
+            where = "" if provider == CPU else f" on {provider}"
+            raise ModelUnusable(f"ONNX Runtime refuses the model{where}") from error
         if provider not in self._session.get_providers():  # it only warns
             raise ModelUnusable(f"{provider} cannot be loaded")
         # It keeps the serialised model for a fallback between providers that nobody wants here.

@@ -356,10 +356,10 @@ def test_profile_gives_each_variants_latency_on_this_device(root: Path, console:
     shutil.rmtree(root / "imagenet" / OTHER_ID)
     out, _ = console("profile")
     assert out[0].startswith(found["device"])
-    assert out[1].split() == ["task", "variant", "p50", "ms", "p95", "ms"]
+    assert out[1].split() == ["task", "variant", "provider", "p50", "ms", "p95", "ms"]
     (row,) = [line.split() for line in out[2:]]
-    assert row[:2] == ["imagenet", ID]
-    assert 0 < float(row[2]) <= float(row[3])
+    assert row[:3] == ["imagenet", ID, "CPUExecutionProvider"]
+    assert 0 < float(row[3]) <= float(row[4])
 
 
 def test_profile_refuses_a_damaged_variant_and_an_empty_store(
