@@ -1,18 +1,19 @@
 """The one way into the store: weights -> graph -> checked -> manifest -> installed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from model_store import trained
 from model_store.architecture import RESOLUTIONS, MobileNetSpec
 from model_store.calibration import drawn_pictures
 from model_store.graph import build_classifier, read_classifier
 from model_store.importers import frozen_graph, keras_h5, onnx_model, tfjs, tflite, tflite_quantized
 from model_store.manifest import (
-    Accuracy,
+    AnyAccuracy,
     Origin,
     Precision,
     QuantizedFrom,
@@ -25,6 +26,7 @@ from model_store.quantized import QuantizedNetwork
 from model_store.quantized_graph import build_quantized_classifier
 from model_store.runtime import OnnxSession
 from model_store.store import ModelStore
+from model_store.trained import TrainedNetwork
 from model_store.weights import NetworkWeights, WeightsError
 
 _WEIGHTS_LOADERS: dict[str, tuple[str, Callable[[Path], NetworkWeights]]] = {
@@ -35,7 +37,8 @@ _WEIGHTS_LOADERS: dict[str, tuple[str, Callable[[Path], NetworkWeights]]] = {
     ".hdf5": ("Keras HDF5", keras_h5.load),
 }
 CALIBRATION_PICTURES = 8
-FORMATS = ".pb, .tflite, .h5, .hdf5, model.json (TensorFlow.js) or its folder, .onnx"
+TRAINED_FORMAT = "trained here"
+FORMATS = ".pb, .tflite, .h5, .hdf5, model.json (TensorFlow.js) or its folder, .onnx, .npz (trained here)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,8 @@ def install_network(
     provenance: Provenance,
     *,
     resolution: int | None = None,
-    accuracy: Accuracy | None = None,
-    measured: Accuracy | None = None,
+    accuracy: AnyAccuracy | None = None,
+    measured: AnyAccuracy | None = None,
 ) -> VariantManifest:
     """Builds and installs one variant, int8 where the network came quantised; `resolution` is the trained
     one unless given.
@@ -89,14 +92,29 @@ def install_network(
         raise WeightsError(f"{network.classes} classes, but {task.name} has {task.classes}")
     precision: Precision
     if isinstance(network, QuantizedNetwork):
-        precision, model = "int8", build_quantized_classifier(network, resolution)
+        precision, model = "int8", build_quantized_classifier(network, resolution, task.head)
     else:
-        precision, model = "fp32", build_classifier(network, resolution)
+        precision, model = "fp32", build_classifier(network, resolution, task.head)
     _check_runs(model, resolution, task.classes)
     return _install(
         store, task, model, network.alpha, resolution, precision, provenance,
         trained_resolution=network.trained_resolution, accuracy=accuracy, measured=measured,
     )  # fmt: skip
+
+
+def install_trained(
+    store: ModelStore,
+    task: TaskManifest,
+    network: TrainedNetwork,
+    provenance: Provenance,
+    *,
+    measured: Mapping[int, AnyAccuracy],
+) -> list[VariantManifest]:
+    """Builds and installs the fp32 variant of each resolution, with what was `measured` of it."""
+    return [
+        install_network(store, task, network.at(resolution), provenance, measured=measured.get(resolution))
+        for resolution in network.resolutions
+    ]
 
 
 def install_file(
@@ -124,7 +142,10 @@ def install_file(
             store, task, found.model, found.alpha, found.resolution, precision, provenance,
             trained_resolution=None,
         )  # fmt: skip
-    format, network = load_network(path, dequantize=dequantize)
+    if path.suffix.lower() == ".npz":
+        format, network = TRAINED_FORMAT, trained.load(path).at(resolution or RESOLUTIONS[0])
+    else:
+        format, network = load_network(path, dequantize=dequantize)
     provenance = Provenance(format, location, _sha256(path), licence)
     return install_network(store, task, network, provenance, resolution=resolution)
 
@@ -144,7 +165,7 @@ def float_variants(store: ModelStore, task: str) -> list[str]:
 
 
 def quantize_variant(
-    store: ModelStore, task: TaskManifest, variant: str, *, measured: Accuracy | None = None
+    store: ModelStore, task: TaskManifest, variant: str, *, measured: AnyAccuracy | None = None
 ) -> VariantManifest:
     """Makes and installs the int8 twin of a stored fp32 variant. Raises StoreError or WeightsError.
 
@@ -159,7 +180,7 @@ def quantize_variant(
     except WeightsError as error:
         raise WeightsError(f"{variant} cannot be quantised: {error}") from error
     pictures = drawn_pictures(CALIBRATION_PICTURES, source.resolution)
-    quantized = build_quantized_classifier(quantize(weights, pictures), source.resolution)
+    quantized = build_quantized_classifier(quantize(weights, pictures), source.resolution, task.head)
     _check_runs(quantized, source.resolution, task.classes)
     digest = hashlib.sha256(quantized).hexdigest()
     made_from = QuantizedFrom(
@@ -188,8 +209,8 @@ def _install(
     provenance: Provenance,
     *,
     trained_resolution: int | None,
-    accuracy: Accuracy | None = None,
-    measured: Accuracy | None = None,
+    accuracy: AnyAccuracy | None = None,
+    measured: AnyAccuracy | None = None,
 ) -> VariantManifest:
     spec = MobileNetSpec(alpha, resolution, task.classes)
     manifest = VariantManifest(

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from model_store.manifest import Accuracy, VariantManifest
+from model_store.manifest import AnyAccuracy, VariantManifest
 
 
 def print_json(value: Any) -> None:
@@ -39,11 +39,12 @@ def millions(value: int) -> str:
     return f"{value / 1e6:.1f}" if value < 10e6 else f"{value / 1e6:.0f}"
 
 
-def accuracy_text(accuracy: Accuracy | None) -> str:
-    """`70.9` published; `~79.6` measured on a set of its own."""
+def accuracy_text(accuracy: AnyAccuracy | None) -> str:
+    """`70.9` published; `~79.6` measured on a set of its own. Of faces, the mean over attributes."""
     if accuracy is None:
         return "-"
-    return percent(accuracy.top1) if accuracy.source == "published" else f"~{percent(accuracy.top1)}"
+    text = percent(accuracy.headline)
+    return text if accuracy.source == "published" else f"~{text}"
 
 
 def origin_text(manifest: VariantManifest) -> str:

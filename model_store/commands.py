@@ -24,10 +24,11 @@ from model_store.manifest import VariantManifest
 from model_store.progress import track
 from model_store.runtime import ModelUnusable, OnnxSession
 from model_store.store import ModelStore, StoredVariant, StoreError
+from model_store.training.labels import DataError
 from model_store.weights import WeightsError
 
 # What a command may raise for the user to read; anything else is a bug and shows its traceback.
-FAILURES = (DownloadError, LabelsError, ModelUnusable, OSError, StoreError, WeightsError)
+FAILURES = (DataError, DownloadError, LabelsError, ModelUnusable, OSError, StoreError, WeightsError)
 
 
 def list_variants(store: ModelStore, options: argparse.Namespace) -> int:

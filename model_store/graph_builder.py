@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from model_store.faces import ATTRIBUTES, OUTPUTS
+
 OPSET = 17
 IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
 PRODUCER = "mobilenet-service"
@@ -12,7 +14,10 @@ _NODE_PREFIX = "MobilenetV1"
 
 
 class GraphBuilder:
-    """A chain of nodes: each takes the output of the one before as its first input."""
+    """A chain of nodes: each takes the output of the one before as its first input.
+
+    Where a network branches, `go_back_to` starts a new chain and `join` brings their ends together.
+    """
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -24,6 +29,16 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(op, [self._last, *inputs], [output], name=name, **attributes))
         self._last = output
 
+    def go_back_to(self, output: str) -> None:
+        """The next node takes `output`, of any node before, as its first input."""
+        self._last = output
+
+    def join(self, output: str, *inputs: str, axis: int) -> None:
+        """Concatenates outputs of nodes before."""
+        first, *others = inputs
+        self.go_back_to(first)
+        self.node("Concat", output, *others, axis=axis)
+
     def tensor(self, name: str, value: np.generic | np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
         """Adds a constant; its name."""
         self._initializers.append(numpy_helper.from_array(np.asarray(value), name))
@@ -31,6 +46,21 @@ class GraphBuilder:
 
     def has_tensor(self, name: str) -> bool:
         return any(tensor.name == name for tensor in self._initializers)
+
+    def attributes_and_age(self) -> None:
+        """From the logits to `scores` as `faces` orders them: a sigmoid each, and a softmax over the ages."""
+        axis = self.tensor("head_axis", np.array([1], np.int64))
+        bounds = [
+            self.tensor(f"head_bound_{i}", np.array([bound], np.int64))
+            for i, bound in enumerate((0, len(ATTRIBUTES), OUTPUTS))
+        ]
+        self.go_back_to("logits")
+        self.node("Slice", "attribute_logits", *bounds[:2], axis)
+        self.node("Sigmoid", "attributes")
+        self.go_back_to("logits")
+        self.node("Slice", "age_logits", *bounds[1:], axis)
+        self.node("Softmax", "ages", axis=1)
+        self.join("scores", "attributes", "ages", axis=1)
 
     def probabilities(self, outputs: int, *, background: bool) -> None:
         """Softmax over all `outputs`, then all but the first where that is the background.
@@ -46,11 +76,20 @@ class GraphBuilder:
 
     def model(self, name: str, resolution: int, classes: int, *, contrib: bool = False) -> onnx.ModelProto:
         """`image` uint8 [N, resolution, resolution, 3] to `scores` float32 [N, classes]."""
+        return self.model_of(name, resolution, {"scores": [classes]}, contrib=contrib)
+
+    def model_of(
+        self, name: str, resolution: int, outputs: dict[str, list[int]], *, contrib: bool = False
+    ) -> onnx.ModelProto:
+        """`image` uint8 [N, resolution, resolution, 3] to float32 `outputs`, their axes after N by name."""
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", resolution, resolution, 3])
-        scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
+        answers = [
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *axes])
+            for output, axes in outputs.items()
+        ]
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(
-            helper.make_graph(self._nodes, name, [image], [scores], self._initializers),
+            helper.make_graph(self._nodes, name, [image], answers, self._initializers),
             opset_imports=opsets + [helper.make_opsetid(CONTRIB, 1)] * contrib,
             ir_version=IR_VERSION,
             producer_name=PRODUCER,

@@ -121,6 +121,18 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     return _upright(pixels, orientation)
 
 
+def upright_pixels(data: bytes) -> UInt8Array:
+    """Upright RGB [height, width, 3] at the size that the picture has. Raises UnsupportedImage or
+    UnreadableImage."""
+    image = _open(data)
+    try:
+        orientation = _orientation(image)
+        pixels = np.asarray(_opaque_rgb(_averaged(_load(image, data, 1))))
+    except Exception as error:
+        raise UnreadableImage("the picture is truncated or damaged") from error
+    return _upright(pixels, orientation)
+
+
 def _format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
     """One of `FORMATS`, and (width, height). It runs on the event loop, and before limits are checked:
     Pillow would allocate the canvas of a WebP picture.

@@ -10,6 +10,7 @@ import onnx
 
 from model_store.architecture import Layer
 from model_store.graph_builder import CONTRIB, GraphBuilder
+from model_store.manifest import Head
 from model_store.quantized import QuantizedNetwork, QuantizedWeights
 
 # Four pixels of a row count as one of twelve channels, and give two columns of the output: sums over three
@@ -17,15 +18,29 @@ from model_store.quantized import QuantizedNetwork, QuantizedWeights
 _BLOCK_PIXELS, _BLOCK_COLUMNS = 4, 2
 
 
-def build_quantized_classifier(network: QuantizedNetwork, resolution: int) -> bytes:
-    """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes."""
-    *convolutions, _ = network.spec(resolution).layers
+def build_quantized_classifier(
+    network: QuantizedNetwork, resolution: int, head: Head = "classification"
+) -> bytes:
+    """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes.
+
+    Its outputs are those of the float network (see `graph`).
+    """
+    spec = network.spec(resolution)
+    *convolutions, _ = spec.layers
     graph = _IntegerGraph(network)
     graph.stem(convolutions[0])
     for index, layer in enumerate(convolutions[1:], start=1):
         graph.convolution(index, layer)
-    graph.classifier()
-    model = graph.model("mobilenet_v1_int8", resolution, network.classes, contrib=True)
+    outputs = {"scores": [network.classes]}
+    if head == "attributes":
+        graph.classifier(features="quantized_features")
+        graph.attributes_and_age()
+        graph.real_features()
+        outputs["features"] = [spec.features]
+    else:
+        graph.classifier()
+        graph.probabilities(network.classes + network.background, background=network.background)
+    model = graph.model_of("mobilenet_v1_int8", resolution, outputs, contrib=True)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -79,14 +94,18 @@ class _IntegerGraph(GraphBuilder):
             group=layer.in_channels if layer.kind == "depthwise" else 1,
         )
 
-    def classifier(self) -> None:
+    def classifier(self, features: str = "features") -> None:
         network, (scale, zero) = self._network, self._scales[-1]
         self.node("QLinearGlobalAveragePool", "pool", scale, zero, scale, zero, domain=CONTRIB)
-        self.node("Flatten", "features", axis=1)
+        self.node("Flatten", features, axis=1)
         weights = self._weights("classifier", network.layers[-1], transposed=True)
         bias = self.tensor("classifier/bias", network.layers[-1].bias)
         self.node("QGemm", "logits", scale, zero, *weights, bias, domain=CONTRIB)
-        self.probabilities(network.classes + network.background, background=network.background)
+
+    def real_features(self) -> None:
+        """`features`, as the float network has them."""
+        self.go_back_to("quantized_features")
+        self.node("DequantizeLinear", "features", *self._scales[-1])
 
     def _qlinear_conv(
         self, index: int, name: str, weights: QuantizedWeights, **attributes: int | list[int]

@@ -62,7 +62,9 @@ class OnnxSession:
 
     def _check_interface(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        found = [(v.name, v.type, v.shape) for v in [*inputs, *outputs]]
+        # Networks of faces offer their features too, for others to ask for.
+        answers = [v for v in outputs if v.name != "features"]
+        found = [(v.name, v.type, v.shape) for v in [*inputs, *answers]]
         expected = "expected `image` uint8 [N, H, W, 3] and `scores` float32 [N, classes]"
         if [v[:2] for v in found] != [("image", "tensor(uint8)"), ("scores", "tensor(float)")]:
             names = ", ".join(f"{name} {kind}" for name, kind, _ in found)

@@ -108,6 +108,9 @@ class Catalog:
             except StoreError as error:
                 log.error("task %s is left out: %s", name, error)
                 continue
+            if manifest.head != "classification":
+                log.info("task %s is passed over: no endpoint answers it by itself", name)
+                continue
             variants = _ranked(list(_load_variants(store, name, len(labels), refused)))
             plans = tuple(_plans(store, variants, threads))
             tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)

@@ -11,6 +11,7 @@ RUNNING_SIDE = {
     "architecture",
     "atomic",
     "device",
+    "faces",
     "imaging",
     "jpeg",
     "manifest",
@@ -20,7 +21,18 @@ RUNNING_SIDE = {
     "store",
     "webp",
 }
-PURE = {"model_store/architecture.py", "model_store/webp.py", "service/planner.py"}
+PURE = {
+    "model_store/architecture.py",
+    "model_store/faces.py",
+    "model_store/training/ages.py",
+    "model_store/training/metrics.py",
+    "model_store/training/plan.py",
+    "model_store/training/slicing.py",
+    "model_store/training/split.py",
+    "model_store/training/targets.py",
+    "model_store/webp.py",
+    "service/planner.py",
+}
 NO_CLOCK_NO_IO = {"time", "os", "pathlib", "threading", "asyncio", "socket", "random", "logging"}
 
 
@@ -74,6 +86,25 @@ def test_decoders_and_the_runtime_have_one_importer_each() -> None:
     assert _using(files, "PIL") == {"model_store/imaging.py"}
     assert _using(files, "simplejpeg") == {"model_store/jpeg.py"}
     assert _using(files, "onnxruntime") == {"model_store/runtime.py"}
+
+
+def test_only_training_knows_what_trains() -> None:
+    files = _package("model_store") | _package("service")
+    for library in ("torch", "matplotlib"):
+        assert {
+            path for path in _using(files, library) if not path.startswith("model_store/training/")
+        } == set()
+    assert not _using(files, "torch") & PURE
+    # Nothing but the command that trains opens that room, and only once it is run; what may go wrong has a
+    # name that all may know.
+    doors = {
+        path for path in _using(files, "model_store.training") if not path.startswith("model_store/training/")
+    }
+    assert doors == {"model_store/commands.py", "model_store/train_commands.py"}
+    assert not {n for n in _imports(ROOT / "model_store/training/labels.py")} & {
+        "torch",
+        "model_store.progress",
+    }
 
 
 def test_only_routes_and_the_edge_of_the_app_know_fastapi() -> None:

@@ -2,7 +2,8 @@
 
 from importlib import resources
 
-from model_store.manifest import TaskManifest
+from model_store import faces
+from model_store.manifest import Preprocessing, TaskManifest
 from model_store.store import ModelStore
 
 IMAGENET = TaskManifest(
@@ -17,7 +18,24 @@ IMAGENET = TaskManifest(
     ),
 )
 
-TASKS: dict[str, TaskManifest] = {IMAGENET.name: IMAGENET}
+# What judges looks or body is answered to those only who ask for it.
+_JUDGING = {
+    "Attractive", "Big_Lips", "Big_Nose", "Chubby", "Double_Chin", "Narrow_Eyes", "Pale_Skin",
+}  # fmt: skip
+
+FACES = TaskManifest(
+    name="faces",
+    title="Attributes and age of a face",
+    head="attributes",
+    classes=faces.OUTPUTS,
+    returned=tuple(name for name in faces.ATTRIBUTES if name not in _JUDGING),
+    preprocessing=Preprocessing(central_fraction=1),
+    licence_notes=(
+        "Trained here on CelebA and UTKFace, both for non-commercial research only: so are these weights."
+    ),
+)
+
+TASKS: dict[str, TaskManifest] = {task.name: task for task in (IMAGENET, FACES)}
 
 
 def ensure_task(store: ModelStore, name: str) -> TaskManifest:
