@@ -142,6 +142,7 @@ def install_file(
             store, task, found.model, found.alpha, found.resolution, precision, provenance,
             trained_resolution=None,
         )  # fmt: skip
+    network: NetworkWeights | QuantizedNetwork
     if path.suffix.lower() == ".npz":
         format, network = TRAINED_FORMAT, trained.load(path).at(resolution or RESOLUTIONS[0])
     else:

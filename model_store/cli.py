@@ -152,7 +152,8 @@ def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     command = subparsers.add_parser(
         "evaluate",
         help="measure accuracy on labelled pictures",
-        description="The folder has labels.csv with the columns file and index (0-based class).",
+        description="The folder has labels.csv with the columns file and index (0-based class); for faces, "
+        "celeba.zip, celeba_attributes.csv and utkface.zip, whose validation pictures count.",
     )
     command.add_argument("task")
     command.add_argument("--images", type=Path, required=True, metavar="DIR")

@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from model_store.manifest import AnyAccuracy, VariantManifest
+from model_store.training.metrics import FaceMetrics
 
 
 def print_json(value: Any) -> None:
@@ -24,6 +26,28 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[str]]) -> None:
         cells = zip(row, widths, sides, strict=True)
         line = "  ".join(cell.rjust(n) if side == "right" else cell.ljust(n) for cell, n, side in cells)
         print(line.rstrip())
+
+
+def print_face_metrics(found: Mapping[tuple[str, ...], FaceMetrics], keys: tuple[str, ...]) -> None:
+    """A line for each of `found`, whose keys have the titles `keys`."""
+    figures = ("accuracy %", "±", "mean AP %", "age error, years", "±")
+    rows = [
+        [
+            *key,
+            percent(m.mean_accuracy),
+            percent(m.mean_accuracy_half),
+            percent(m.mean_average_precision),
+            f"{m.age_error_years:.2f}",
+            f"{m.age_error_half:.2f}",
+        ]
+        for key, m in found.items()
+    ]
+    print_table([*((key, "left") for key in keys), *((title, "right") for title in figures)], rows)
+    for m in list(found.values())[:1]:
+        print(
+            f"{m.attribute_pictures} pictures with attributes, {m.age_pictures} with an age; "
+            "± is half the 95 % confidence interval"
+        )
 
 
 def printable(text: str) -> str:

@@ -6,21 +6,22 @@ Those that fill the store are in `fill_commands.py`.
 import argparse
 
 from model_store import evaluate as evaluation
+from model_store import evaluate_faces, published
 from model_store import profile as profiling
-from model_store import published
 from model_store.cli_output import (
     accuracy_text,
     explain_tilde,
     millions,
     origin_text,
     percent,
+    print_face_metrics,
     print_json,
     print_table,
     printable,
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
-from model_store.manifest import VariantManifest
+from model_store.manifest import TaskManifest, VariantManifest
 from model_store.progress import track
 from model_store.runtime import ModelUnusable, OnnxSession
 from model_store.store import ModelStore, StoredVariant, StoreError
@@ -79,6 +80,8 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
 
 def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     task = store.task(options.task)
+    if task.head == "attributes":
+        return _evaluate_faces(store, task, options)
     pictures = evaluation.read_labels(options.images, task.classes)
     rows, reports = [], []
     for variant in chosen(store, task.name, options.variant):
@@ -129,6 +132,28 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
             rows,
         )
         print(f"{len(pictures)} pictures; ± is half the 95 % confidence interval")
+    return 0
+
+
+def _evaluate_faces(store: ModelStore, task: TaskManifest, options: argparse.Namespace) -> int:
+    wanted = chosen(store, task.name, options.variant)
+    pictures = evaluate_faces.validation_files(options.images, evaluate_faces.SEED)
+    found = {}
+    for variant in wanted:
+        manifest, session = _open(store, task.name, variant)
+        with track(variant, len(pictures), unit="pictures") as tracker:
+            metrics = evaluate_faces.evaluate(
+                session, manifest.resolution, task.preprocessing, pictures, on_picture=tracker.update
+            )
+        if not options.dry_run:
+            dataset = options.dataset or evaluate_faces.DATASET
+            store.update(manifest.with_measured(evaluate_faces.accuracy_of(metrics, dataset)))
+        found[variant] = metrics
+    if options.json:
+        reports = [{"id": variant, **metrics.as_dict()} for variant, metrics in found.items()]
+        print_json({"task": task.name, "pictures": len(pictures), "variants": reports})
+    else:
+        print_face_metrics({(variant,): metrics for variant, metrics in found.items()}, ("variant",))
     return 0
 
 

@@ -127,7 +127,10 @@ def upright_pixels(data: bytes) -> UInt8Array:
     image = _open(data)
     try:
         orientation = _orientation(image)
-        pixels = np.asarray(_opaque_rgb(_averaged(_load(image, data, 1))))
+        image = _load(image, data, 1)
+        if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
+            image = _averaged(image)
+        pixels = np.asarray(_opaque_rgb(image))
     except Exception as error:
         raise UnreadableImage("the picture is truncated or damaged") from error
     return _upright(pixels, orientation)

@@ -23,6 +23,7 @@ _JUDGING = {
     "Attractive", "Big_Lips", "Big_Nose", "Chubby", "Double_Chin", "Narrow_Eyes", "Pale_Skin",
 }  # fmt: skip
 
+FACES_LICENCE = "For non-commercial research only, as the data sets that the weights were trained on."
 FACES = TaskManifest(
     name="faces",
     title="Attributes and age of a face",
@@ -30,9 +31,7 @@ FACES = TaskManifest(
     classes=faces.OUTPUTS,
     returned=tuple(name for name in faces.ATTRIBUTES if name not in _JUDGING),
     preprocessing=Preprocessing(central_fraction=1),
-    licence_notes=(
-        "Trained here on CelebA and UTKFace, both for non-commercial research only: so are these weights."
-    ),
+    licence_notes=f"Trained here on CelebA and UTKFace. {FACES_LICENCE}",
 )
 
 TASKS: dict[str, TaskManifest] = {task.name: task for task in (IMAGENET, FACES)}

@@ -58,6 +58,40 @@ def load_faces(data: Path, cache: Path, seed: int) -> tuple[FaceSet, FaceSet]:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFace:
+    """A file as it is. What it has no label for is NaN."""
+
+    name: str
+    data: bytes
+    attributes: npt.NDArray[np.float32]  # [40], 0 or 1
+    age: float
+
+
+def validation_files(data: Path, seed: int) -> list[LabelledFace]:
+    """The files that training keeps for validation, of both data sets. Raises DataError."""
+    found = []
+    for archive, labeller in (
+        (data / "celeba.zip", _celeba_labels(data)),
+        (data / "utkface.zip", _age_label),
+    ):
+        if not archive.is_file():
+            raise DataError(f"there is no {archive}")
+        with zipfile.ZipFile(archive) as source:
+            names = _labelled(source, labeller)
+            files, hashes = [], []
+            with track(f"split {archive.name}", len(names), unit="pictures") as tracker:
+                for _, content in _members(source, names, tracker):
+                    files.append(file_hash(content, seed))
+                    hashes.append(difference_hash(upright_pixels(content)))
+            kept = validation_mask(files, near_groups(np.stack(hashes)))
+            for name, chosen in zip(names, kept, strict=True):
+                label = labeller(name) if chosen else None
+                if label:
+                    found.append(LabelledFace(name, source.read(name), *label))
+    return found
+
+
 _Labeller = Callable[[str], tuple[npt.NDArray[np.float32], float] | None]
 _NO_ATTRIBUTES = np.full(len(ATTRIBUTES), np.nan, np.float32)
 
@@ -102,9 +136,7 @@ def _decode_all(
 ) -> dict[str, Any]:
     """Writes the pictures that have a label and the size to `target`; their names and split."""
     with zipfile.ZipFile(archive) as source:
-        names = sorted(n for n in source.namelist() if labeller(n))
-        if not names:
-            raise DataError(f"{archive} has no pictures with labels")
+        names = _labelled(source, labeller)
         shape = (len(names), size[1], size[0], 3)
         pictures = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
         kept: list[str] = []
@@ -122,6 +154,13 @@ def _decode_all(
     groups = near_groups(np.stack(hashes))
     validation = validation_mask(files, groups)
     return {"files": kept, "validation": validation.tolist(), "groups": len(set(groups.tolist()))}
+
+
+def _labelled(source: zipfile.ZipFile, labeller: _Labeller) -> list[str]:
+    names = sorted(name for name in source.namelist() if labeller(name))
+    if not names:
+        raise DataError(f"{source.filename} has no pictures with labels")
+    return names
 
 
 def _members(source: zipfile.ZipFile, names: list[str], tracker: Tracker) -> Iterator[tuple[str, bytes]]:

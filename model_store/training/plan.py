@@ -1,11 +1,12 @@
 """What is trained for how long: a pure function of the step. Pure."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from model_store.architecture import ALPHAS, RESOLUTIONS
+from model_store.training.split import SEED
 
 BATCH = 64  # half of it CelebA, half UTKFace
 
@@ -65,7 +66,7 @@ class Plan:
     statistics_batches: int = 24
     soft_resolution: int = 224  # at which the teacher answers for the pupils
     checkpoint_every_s: float = 120.0
-    seed: int = field(default=1)
+    seed: int = SEED
 
 
 def _phases(steps: int) -> tuple[Phase, ...]:

@@ -35,7 +35,7 @@ def test_channels_that_do_nothing_go_first() -> None:
     read = np.arange(3)
     layers = []
     for layer, tensors in zip(wide, narrow.layers, strict=True):
-        shape = (layer.out_channels, 1 if layer.kind == "depthwise" else layer.in_channels)
+        shape: tuple[int, ...] = (layer.out_channels, 1 if layer.kind == "depthwise" else layer.in_channels)
         shape += tensors.kernel.shape[2:]
         kernel, bias = np.zeros(shape, np.float32), np.zeros(layer.out_channels, np.float32)
         if layer.kind == "dense":
