@@ -1,19 +1,20 @@
 """The one way into the store: weights -> graph -> checked -> manifest -> installed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from model_store import ssd
+from model_store import ssd, trained
 from model_store.architecture import RESOLUTIONS
 from model_store.calibration import drawn_pictures
 from model_store.graph import build_classifier, read_classifier
 from model_store.importers import frozen_graph, keras_h5, onnx_model, tfjs, tflite, tflite_quantized
 from model_store.manifest import (
-    Accuracy,
+    AnyAccuracy,
+    Head,
     Origin,
     Precision,
     QuantizedFrom,
@@ -30,6 +31,7 @@ from model_store.ssd_graph import build_detector, build_quantized_detector, read
 from model_store.ssd_quantize import quantize_detector
 from model_store.ssd_weights import DetectorWeights
 from model_store.store import ModelStore
+from model_store.trained import TrainedNetwork
 from model_store.weights import NetworkWeights, WeightsError
 
 _WEIGHTS_LOADERS: dict[str, tuple[str, Callable[[Path], NetworkWeights]]] = {
@@ -40,7 +42,8 @@ _WEIGHTS_LOADERS: dict[str, tuple[str, Callable[[Path], NetworkWeights]]] = {
     ".hdf5": ("Keras HDF5", keras_h5.load),
 }
 CALIBRATION_PICTURES = 8
-FORMATS = ".pb, .tflite, .h5, .hdf5, model.json (TensorFlow.js) or its folder, .onnx"
+TRAINED_FORMAT = "trained here"
+FORMATS = ".pb, .tflite, .h5, .hdf5, model.json (TensorFlow.js) or its folder, .onnx, .npz (trained here)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,8 @@ def install_network(
     provenance: Provenance,
     *,
     resolution: int | None = None,
-    accuracy: Accuracy | None = None,
-    measured: Accuracy | None = None,
+    accuracy: AnyAccuracy | None = None,
+    measured: AnyAccuracy | None = None,
 ) -> VariantManifest:
     """Builds and installs one variant, int8 where the network came quantised; `resolution` is the trained
     one unless given.
@@ -94,9 +97,9 @@ def install_network(
         raise WeightsError(f"{network.classes} classes, but {task.name} has {task.classes}")
     precision: Precision
     if isinstance(network, QuantizedNetwork):
-        precision, model = "int8", build_quantized_classifier(network, resolution)
+        precision, model = "int8", build_quantized_classifier(network, resolution, task.head)
     else:
-        precision, model = "fp32", build_classifier(network, resolution)
+        precision, model = "fp32", build_classifier(network, resolution, task.head)
     shape = VariantShape(network.alpha, resolution, precision)
     _check_runs(model, shape, task)
     return _install(
@@ -117,8 +120,22 @@ def install_detector(
     shape = VariantShape(ssd.ALPHA, resolution, "fp32", task.family)
     model = build_detector(weights, resolution)
     _check_runs(model, shape, task)
-    trained = ssd.TRAINED_RESOLUTION
-    return _install(store, task, model, shape, provenance, trained_resolution=trained)
+    return _install(store, task, model, shape, provenance, trained_resolution=ssd.TRAINED_RESOLUTION)
+
+
+def install_trained(
+    store: ModelStore,
+    task: TaskManifest,
+    network: TrainedNetwork,
+    provenance: Provenance,
+    *,
+    measured: Mapping[int, AnyAccuracy],
+) -> list[VariantManifest]:
+    """Builds and installs the fp32 variant of each resolution, with what was `measured` of it."""
+    return [
+        install_network(store, task, network.at(resolution), provenance, measured=measured.get(resolution))
+        for resolution in network.resolutions
+    ]
 
 
 def install_file(
@@ -136,7 +153,7 @@ def install_file(
     A quantised TensorFlow Lite file becomes an int8 variant with its own ranges, or the fp32 one that its
     weights stand for where `dequantize` is set.
     """
-    if task.head != "classification":
+    if task.head == "detection":
         raise WeightsError(f"{task.name} has no files to import; `model-store pull` fetches what there is")
     if path.suffix.lower() == ".onnx":
         found = onnx_model.load(path, task.classes)
@@ -146,7 +163,11 @@ def install_file(
         precision: Precision = "int8" if found.quantized else "fp32"
         shape = VariantShape(found.alpha, found.resolution, precision)
         return _install(store, task, found.model, shape, provenance, trained_resolution=None)
-    format, network = load_network(path, dequantize=dequantize)
+    network: NetworkWeights | QuantizedNetwork
+    if path.suffix.lower() == ".npz":
+        format, network = TRAINED_FORMAT, trained.load(path).at(resolution or RESOLUTIONS[0])
+    else:
+        format, network = load_network(path, dequantize=dequantize)
     provenance = Provenance(format, location, _sha256(path), licence)
     return install_network(store, task, network, provenance, resolution=resolution)
 
@@ -166,7 +187,7 @@ def float_variants(store: ModelStore, task: str) -> list[str]:
 
 
 def quantize_variant(
-    store: ModelStore, task: TaskManifest, variant: str, *, measured: Accuracy | None = None
+    store: ModelStore, task: TaskManifest, variant: str, *, measured: AnyAccuracy | None = None
 ) -> VariantManifest:
     """Makes and installs the int8 twin of a stored fp32 variant. Raises StoreError or WeightsError.
 
@@ -177,7 +198,7 @@ def quantize_variant(
     if source.precision != "fp32":
         raise WeightsError(f"{variant} is {source.precision} already; only fp32 variants can be quantised")
     try:
-        quantized = _quantized(model, source)
+        quantized = _quantized(model, source, task.head)
     except WeightsError as error:
         raise WeightsError(f"{variant} cannot be quantised: {error}") from error
     _check_runs(quantized, source.shape._replace(precision="int8"), task)
@@ -202,14 +223,14 @@ def _int8_twin(manifest: VariantManifest) -> str:
     return manifest.shape._replace(precision="int8").id
 
 
-def _quantized(model: bytes, source: VariantManifest) -> bytes:
+def _quantized(model: bytes, source: VariantManifest, head: Head) -> bytes:
     size = source.resolution
     # The larger, the fewer: what counts is how many places of a map are seen.
     count = max(1, round(CALIBRATION_PICTURES * min(1.0, (224 / size) ** 2)))
     pictures = drawn_pictures(count, size)
-    if source.shape.family == "ssd_mobilenet_v1":
+    if head == "detection":
         return build_quantized_detector(quantize_detector(read_detector(model), pictures), size)
-    return build_quantized_classifier(quantize(read_classifier(model), pictures), size)
+    return build_quantized_classifier(quantize(read_classifier(model), pictures), size, head)
 
 
 def _install(
@@ -220,8 +241,8 @@ def _install(
     provenance: Provenance,
     *,
     trained_resolution: int | None,
-    accuracy: Accuracy | None = None,
-    measured: Accuracy | None = None,
+    accuracy: AnyAccuracy | None = None,
+    measured: AnyAccuracy | None = None,
 ) -> VariantManifest:
     spec = shape.spec(task.classes)
     manifest = VariantManifest(

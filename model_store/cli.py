@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_store import commands, delivery_commands, fill_commands
+from model_store import commands, delivery_commands, fill_commands, train_commands
 from model_store.architecture import RESOLUTIONS
 from model_store.cli_output import printable
 from model_store.sources import OFFICIAL_BASE_URL
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_profile(subparsers)
     _add_table(subparsers)
+    _add_train(subparsers)
     return parser
 
 
@@ -176,7 +177,8 @@ def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     command = subparsers.add_parser(
         "evaluate",
         help="measure accuracy on labelled pictures",
-        description="The folder has labels.csv with the columns file and index (0-based class).",
+        description="The folder has labels.csv with the columns file and index (0-based class); for faces, "
+        "celeba.zip, celeba_attributes.csv and utkface.zip, whose validation pictures count.",
     )
     command.add_argument("task")
     command.add_argument("--images", type=Path, required=True, metavar="DIR")
@@ -198,6 +200,28 @@ def _add_table(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = subparsers.add_parser("table", help="the paper's figures beside the computed ones")
     _common(command)
     command.set_defaults(command=commands.table)
+
+
+def _add_train(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = subparsers.add_parser(
+        "train",
+        help="train the networks of a task",
+        description="Trains the whole grid of face networks, about 4 hours on two cores; needs the extra "
+        "`train`. Stopped or killed, the same command goes on where it was.",
+    )
+    command.add_argument("task", choices=["faces"])
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="with celeba.zip, celeba_attributes.csv and utkface.zip",
+    )
+    command.add_argument(
+        "--work", type=Path, required=True, metavar="DIR", help="for decoded pictures, checkpoints, weights"
+    )
+    _common(command)
+    command.set_defaults(command=train_commands.train)
 
 
 def _common(command: argparse.ArgumentParser) -> None:

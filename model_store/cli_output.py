@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from model_store.manifest import Accuracy, VariantManifest
+from model_store.manifest import AnyAccuracy, VariantManifest
+from model_store.training.metrics import FaceMetrics
 
 
 def print_json(value: Any) -> None:
@@ -26,6 +28,28 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[str]]) -> None:
         print(line.rstrip())
 
 
+def print_face_metrics(found: Mapping[tuple[str, ...], FaceMetrics], keys: tuple[str, ...]) -> None:
+    """A line for each of `found`, whose keys have the titles `keys`."""
+    figures = ("accuracy %", "±", "mean AP %", "age error, years", "±")
+    rows = [
+        [
+            *key,
+            percent(m.mean_accuracy),
+            percent(m.mean_accuracy_half),
+            percent(m.mean_average_precision),
+            f"{m.age_error_years:.2f}",
+            f"{m.age_error_half:.2f}",
+        ]
+        for key, m in found.items()
+    ]
+    print_table([*((key, "left") for key in keys), *((title, "right") for title in figures)], rows)
+    for m in list(found.values())[:1]:
+        print(
+            f"{m.attribute_pictures} pictures with attributes, {m.age_pictures} with an age; "
+            "± is half the 95 % confidence interval"
+        )
+
+
 def printable(text: str) -> str:
     """One line without control characters: manifests and names come from anywhere."""
     return "".join(c if c.isprintable() else "?" for c in text)
@@ -39,11 +63,12 @@ def millions(value: int) -> str:
     return f"{value / 1e6:.1f}" if value < 10e6 else f"{value / 1e6:.0f}"
 
 
-def accuracy_text(accuracy: Accuracy | None) -> str:
-    """`70.9` published; `~79.6` measured on a set of its own."""
+def accuracy_text(accuracy: AnyAccuracy | None) -> str:
+    """`70.9` published; `~79.6` measured on a set of its own. Of faces, the mean over attributes."""
     if accuracy is None:
         return "-"
-    return percent(accuracy.top1) if accuracy.source == "published" else f"~{percent(accuracy.top1)}"
+    text = percent(accuracy.headline)
+    return text if accuracy.source == "published" else f"~{text}"
 
 
 def origin_text(manifest: VariantManifest) -> str:

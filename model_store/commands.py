@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import cast
 
 from model_store import evaluate as evaluation
+from model_store import evaluate_faces, published
 from model_store import profile as profiling
-from model_store import published
 from model_store.candidates import open_agreeing
 from model_store.cli_output import (
     accuracy_text,
@@ -18,21 +18,24 @@ from model_store.cli_output import (
     millions,
     origin_text,
     percent,
+    print_face_metrics,
     print_json,
     print_table,
     printable,
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
+from model_store.manifest import TaskManifest
 from model_store.opening import check_variant, open_variant
 from model_store.profile import Quantiles
 from model_store.progress import track
 from model_store.runtime import CPU, ModelUnusable, OnnxSession, accelerators
 from model_store.store import ModelStore, StoredVariant, StoreError
+from model_store.training.labels import DataError
 from model_store.weights import WeightsError
 
 # What a command may raise for the user to read; anything else is a bug and shows its traceback.
-FAILURES = (DownloadError, LabelsError, ModelUnusable, OSError, StoreError, WeightsError)
+FAILURES = (DataError, DownloadError, LabelsError, ModelUnusable, OSError, StoreError, WeightsError)
 
 
 def list_variants(store: ModelStore, options: argparse.Namespace) -> int:
@@ -80,10 +83,10 @@ def verify(store: ModelStore, options: argparse.Namespace) -> int:
 
 def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     task = store.task(options.task)
-    if task.head != "classification":
-        raise LabelsError(
-            f"{task.name} answers boxes, and only classes are evaluated; see bench/detection.py"
-        )
+    if task.head == "detection":
+        raise LabelsError(f"{task.name} answers boxes, which are not evaluated; see bench/detection.py")
+    if task.head == "attributes":
+        return _evaluate_faces(store, task, options)
     pictures = evaluation.read_labels(options.images, task.classes)
     rows, reports = [], []
     for variant in chosen(store, task.name, options.variant):
@@ -134,6 +137,32 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
             rows,
         )
         print(f"{len(pictures)} pictures; ± is half the 95 % confidence interval")
+    return 0
+
+
+def _evaluate_faces(store: ModelStore, task: TaskManifest, options: argparse.Namespace) -> int:
+    wanted = chosen(store, task.name, options.variant)
+    pictures = evaluate_faces.validation_files(options.images, evaluate_faces.SEED)
+    found = {}
+    for variant in wanted:
+        manifest, session = open_variant(store, task.name, variant)
+        with track(variant, len(pictures), unit="pictures") as tracker:
+            metrics = evaluate_faces.evaluate(
+                cast(OnnxSession, session),  # which the task's head says
+                manifest.resolution,
+                task.preprocessing,
+                pictures,
+                on_picture=tracker.update,
+            )
+        if not options.dry_run:
+            dataset = options.dataset or evaluate_faces.DATASET
+            store.update(manifest.with_measured(evaluate_faces.accuracy_of(metrics, dataset)))
+        found[variant] = metrics
+    if options.json:
+        reports = [{"id": variant, **metrics.as_dict()} for variant, metrics in found.items()]
+        print_json({"task": task.name, "pictures": len(pictures), "variants": reports})
+    else:
+        print_face_metrics({(variant,): metrics for variant, metrics in found.items()}, ("variant",))
     return 0
 
 

@@ -20,7 +20,7 @@ def export_variants(store: ModelStore, options: argparse.Namespace) -> int:
         variants = chosen(store, task, options.variant)
         if options.edge:
             manifests = [v.manifest for v in store.variants(task) if v.manifest]
-            if store.task(task).head == "classification":
+            if store.task(task).head != "detection":
                 manifests = export.edge_variants(manifests)
             variants = [m.id for m in manifests]
         wanted[task] = variants

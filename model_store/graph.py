@@ -1,7 +1,8 @@
 """From canonical weights to the ONNX model that the store holds.
 
 Input `image`: uint8 [N, H, W, 3] RGB. Output `scores`: float32 [N, classes], the probabilities of the
-classes without the background. Normalisation and softmax are inside.
+classes without the background. Normalisation and the final activation are inside. A network of faces has a
+second output, `features`: float32 [N, 1024 alpha], what its head reads.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from onnx import TensorProto, numpy_helper
 
 from model_store.architecture import Layer, MobileNetSpec
 from model_store.graph_builder import PRODUCER, GraphBuilder
+from model_store.manifest import Head
 from model_store.weights import InputScaling, LayerWeights, NetworkWeights, WeightsError, assemble
 
 
-def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
+def build_classifier(weights: NetworkWeights, resolution: int, head: Head = "classification") -> bytes:
     """Serialised ONNX of the network for square pictures of `resolution` pixels.
 
     The same weights and resolution always give the same bytes.
@@ -25,8 +27,14 @@ def build_classifier(weights: NetworkWeights, resolution: int) -> bytes:
     graph = FloatGraph()
     *convolutions, _ = spec.layers
     graph.body(convolutions, weights.layers[:-1], weights.scaling)
-    graph.classifier(weights.layers[-1], background=weights.background)
-    model = graph.model("mobilenet_v1", resolution, weights.classes)
+    graph.classifier(weights.layers[-1])
+    outputs = {"scores": [weights.classes]}
+    if head == "attributes":
+        graph.attributes_and_age()
+        outputs["features"] = [spec.features]
+    else:
+        graph.probabilities(weights.classes + weights.background, background=weights.background)
+    model = graph.model_of("mobilenet_v1", resolution, outputs)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -91,10 +99,9 @@ class FloatGraph(GraphBuilder):
             self.tensor("six", np.float32(6))
         self.node("Clip", f"{layer.name}/relu6", *bounds)
 
-    def classifier(self, weights: LayerWeights, *, background: bool) -> None:
+    def classifier(self, weights: LayerWeights) -> None:
         self.node("GlobalAveragePool", "pool")
         self.node("Flatten", "features", axis=1)
         kernel = self.tensor("classifier/kernel", weights.kernel)
         bias = self.tensor("classifier/bias", weights.bias)
         self.node("Gemm", "logits", kernel, bias, transB=1)
-        self.probabilities(weights.bias.shape[0], background=background)

@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from model_store.faces import ATTRIBUTES, OUTPUTS
+
 OPSET = 17
 IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
 PRODUCER = "mobilenet-service"
@@ -50,6 +52,21 @@ class GraphBuilder:
 
     def has_tensor(self, name: str) -> bool:
         return any(tensor.name == name for tensor in self._initializers)
+
+    def attributes_and_age(self) -> None:
+        """From the logits to `scores` as `faces` orders them: a sigmoid each, and a softmax over the ages."""
+        axis = self.tensor("head_axis", np.array([1], np.int64))
+        bounds = [
+            self.tensor(f"head_bound_{i}", np.array([bound], np.int64))
+            for i, bound in enumerate((0, len(ATTRIBUTES), OUTPUTS))
+        ]
+        self.go_back_to("logits")
+        self.node("Slice", "attribute_logits", *bounds[:2], axis)
+        self.node("Sigmoid", "attributes")
+        self.go_back_to("logits")
+        self.node("Slice", "age_logits", *bounds[1:], axis)
+        self.node("Softmax", "ages", axis=1)
+        self.join("scores", "attributes", "ages", axis=1)
 
     def probabilities(self, outputs: int, *, background: bool) -> None:
         """Softmax over all `outputs`, then all but the first where that is the background.

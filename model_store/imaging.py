@@ -141,6 +141,21 @@ def upright_size(data: bytes) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _TURNED else (width, height)
 
 
+def upright_pixels(data: bytes) -> UInt8Array:
+    """Upright RGB [height, width, 3] at the size that the picture has. Raises UnsupportedImage or
+    UnreadableImage."""
+    image = _open(data)
+    try:
+        orientation = _orientation(image)
+        image = _load(image, data, 1)
+        if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
+            image = _averaged(image)
+        pixels = np.asarray(_opaque_rgb(image))
+    except Exception as error:
+        raise UnreadableImage("the picture is truncated or damaged") from error
+    return _upright(pixels, orientation)
+
+
 def _format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
     """One of `FORMATS`, and (width, height). It runs on the event loop, and before limits are checked:
     Pillow would allocate the canvas of a WebP picture.

@@ -11,7 +11,7 @@ from model_store.ssd import DETECTOR_RESOLUTIONS, SsdSpec
 
 Precision = Literal["fp32", "int8"]
 Family = Literal["mobilenet_v1", "ssd_mobilenet_v1"]
-Head = Literal["classification", "detection"]
+Head = Literal["classification", "attributes", "detection"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -23,7 +23,11 @@ _SHAPES: dict[Family, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "mobilenet_v1": (ALPHAS, RESOLUTIONS),
     "ssd_mobilenet_v1": ((ssd.ALPHA,), DETECTOR_RESOLUTIONS),
 }
-_FAMILIES: dict[Head, Family] = {"classification": "mobilenet_v1", "detection": "ssd_mobilenet_v1"}
+_FAMILIES: dict[Head, Family] = {
+    "classification": "mobilenet_v1",
+    "attributes": "mobilenet_v1",
+    "detection": "ssd_mobilenet_v1",
+}
 
 
 class _Manifest(BaseModel):
@@ -107,6 +111,8 @@ class TaskManifest(_Manifest):
     classes: int = Field(gt=0)
     labels: str = "labels.txt"
     synsets: str | None = None
+    # Labels that are returned unless an operator chooses others; empty: all.
+    returned: tuple[str, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
     licence_notes: str = ""
 
@@ -126,6 +132,31 @@ class Accuracy(_Manifest):
     pictures: int = Field(gt=0)
     note: str = ""
 
+    @property
+    def headline(self) -> float:
+        """The one figure to rank and to quote by."""
+        return self.top1
+
+
+class FaceAccuracy(_Manifest):
+    """Of the 40 attributes: mean accuracy and mean average precision, as fractions; of the age, the mean
+    error in years. Each counts the pictures that have its label."""
+
+    mean_accuracy: Fraction
+    mean_average_precision: Fraction
+    age_error_years: float = Field(ge=0)
+    source: Literal["measured"] = "measured"
+    dataset: str
+    pictures: int = Field(gt=0)
+    note: str = ""
+
+    @property
+    def headline(self) -> float:
+        return self.mean_accuracy
+
+
+AnyAccuracy = Accuracy | FaceAccuracy
+
 
 class Origin(_Manifest):
     """Where the weights come from."""
@@ -141,7 +172,7 @@ class QuantizedFrom(_Manifest):
 
     variant: str
     sha256: Sha256
-    accuracy: Accuracy | None = None
+    accuracy: AnyAccuracy | None = None
     method: str
 
 
@@ -159,8 +190,8 @@ class VariantManifest(_Manifest):
     precision: Precision
     mult_adds: int = Field(gt=0)
     parameters: int = Field(gt=0)
-    accuracy: Accuracy | None = None
-    measured: Accuracy | None = None
+    accuracy: AnyAccuracy | None = None
+    measured: AnyAccuracy | None = None
     origin: Origin
     quantized_from: QuantizedFrom | None = None
     licence: str
@@ -186,7 +217,7 @@ class VariantManifest(_Manifest):
         """Published top-1 of the official checkpoint of this alpha, resolution and precision."""
         return official_top1(self.alpha, self.resolution, self.precision)
 
-    def with_measured(self, measured: Accuracy) -> Self:
+    def with_measured(self, measured: AnyAccuracy) -> Self:
         """This manifest after an evaluation; a published accuracy stays what is quoted."""
         published = self.accuracy is not None and self.accuracy.source == "published"
         accuracy = self.accuracy if published else measured
@@ -208,6 +239,8 @@ def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
     there (a few hundred pictures cannot tell otherwise). Where nothing gives a scale, or nothing was
     measured, the official figure of the same shape stands in.
 
+    One of faces, where nothing is published, counts as it was measured.
+
     An int8 variant made here from a float one has the float one's rank less what quantising lost: as
     measured where both were, on the same pictures, else `ASSUMED_LOSS`. It never reaches the float one's.
     Used to rank, never reported.
@@ -226,13 +259,15 @@ def _rank(v: VariantManifest, by_id: dict[str, VariantManifest], scales: dict[st
     loss = ASSUMED_LOSS
     ours, theirs = v.measured, twin.measured
     if ours and theirs and (ours.dataset, ours.pictures) == (theirs.dataset, theirs.pictures):
-        loss = max(theirs.top1 - ours.top1, _LEAST_LOSS)
+        loss = max(theirs.headline - ours.headline, _LEAST_LOSS)
     return max(0.0, _own_rank(twin, "fp32", twin.accuracy, scales) - loss)
 
 
 def _own_rank(
-    v: VariantManifest, precision: Precision, accuracy: Accuracy | None, scales: dict[str, float]
+    v: VariantManifest, precision: Precision, accuracy: AnyAccuracy | None, scales: dict[str, float]
 ) -> float:
+    if isinstance(accuracy, FaceAccuracy):
+        return accuracy.mean_accuracy
     official = official_top1(v.alpha, v.resolution, precision)
     if accuracy is None:
         return official
@@ -250,6 +285,7 @@ def _scales(variants: list[VariantManifest]) -> dict[str, float]:
     """By set of pictures: mean ratio of published to measured top-1 of the variants with both."""
     ratios: dict[str, list[float]] = {}
     for v in variants:
-        if v.accuracy and v.accuracy.source == "published" and v.measured and v.measured.top1:
-            ratios.setdefault(v.measured.dataset, []).append(v.accuracy.top1 / v.measured.top1)
+        if v.accuracy and v.accuracy.source == "published" and v.measured and v.measured.headline:
+            ratio = v.accuracy.headline / v.measured.headline
+            ratios.setdefault(v.measured.dataset, []).append(ratio)
     return {dataset: sum(values) / len(values) for dataset, values in ratios.items()}

@@ -11,6 +11,7 @@ import onnx
 
 from model_store.architecture import Layer
 from model_store.graph_builder import GraphBuilder
+from model_store.manifest import Head
 from model_store.quantized import QuantizedChain, QuantizedNetwork, QuantizedWeights
 
 # Four pixels of a row count as one of twelve channels, and give two columns of the output: sums over three
@@ -18,15 +19,28 @@ from model_store.quantized import QuantizedChain, QuantizedNetwork, QuantizedWei
 _BLOCK_PIXELS, _BLOCK_COLUMNS = 4, 2
 
 
-def build_quantized_classifier(network: QuantizedNetwork, resolution: int) -> bytes:
-    """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes."""
-    *convolutions, _ = network.spec(resolution).layers
+def build_quantized_classifier(
+    network: QuantizedNetwork, resolution: int, head: Head = "classification"
+) -> bytes:
+    """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes.
+
+    Its outputs are those of the float network (see `graph`).
+    """
+    spec = network.spec(resolution)
+    *convolutions, _ = spec.layers
     graph = IntegerGraph(network)
     graph.stem(convolutions[0])
     for index, layer in enumerate(convolutions[1:], start=1):
         graph.convolution(index, layer)
-    graph.classifier(network)
-    model = graph.model("mobilenet_v1_int8", resolution, network.classes)
+    outputs = {"scores": [network.classes]}
+    if head == "attributes":
+        graph.classifier(network.layers[-1], integers="quantized_features", reals="features")
+        graph.attributes_and_age()
+        outputs["features"] = [spec.features]
+    else:
+        graph.classifier(network.layers[-1])
+        graph.probabilities(network.classes + network.background, background=network.background)
+    model = graph.model_of("mobilenet_v1_int8", resolution, outputs)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -82,16 +96,18 @@ class IntegerGraph(GraphBuilder):
             group=layer.in_channels if layer.kind == "depthwise" else 1,
         )
 
-    def classifier(self, network: QuantizedNetwork) -> None:
+    def classifier(
+        self, weights: QuantizedWeights, *, integers: str = "features", reals: str = "real_features"
+    ) -> None:
+        """From the last map to the logits; `integers` and `reals` name what the classifier reads."""
         last = len(self._scales) - 1
         self._dequantize(last, "maps")
         self.node("GlobalAveragePool", "mean")
         self._quantize(last, "pool")
-        self.node("Flatten", "features", axis=1)
-        self._dequantize(last, "real_features")
+        self.node("Flatten", integers, axis=1)
+        self._dequantize(last, reals)
         # A matrix multiplication wants its weights transposed: [in, out].
-        self.node("Gemm", "logits", *self._weights("classifier", last, network.layers[-1], channel_axis=1))
-        self.probabilities(network.classes + network.background, background=network.background)
+        self.node("Gemm", "logits", *self._weights("classifier", last, weights, channel_axis=1))
 
     def _convolve(
         self, index: int, name: str, weights: QuantizedWeights, **attributes: int | list[int]

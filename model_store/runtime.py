@@ -106,6 +106,8 @@ class _OnnxModel:
 
     # What the head must answer: by name the axes after N, each of a fixed size, some of this very one.
     _outputs: ClassVar[dict[str, tuple[str | int, ...]]]
+    # What it may offer besides, for others to ask for.
+    _offered: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
         """`threads` are for one picture, `callers` the threads that run pictures at the same time.
@@ -139,26 +141,28 @@ class _OnnxModel:
 
     def _check_interface(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        found = [(v.name, v.type, v.shape) for v in [*inputs, *outputs]]
+        answers = [v for v in outputs if v.name not in self._offered]
+        found = [(v.name, v.type, v.shape) for v in [*inputs, *answers]]
         heads = (f"`{n}` float32 [{', '.join(map(str, ('N', *axes)))}]" for n, axes in self._outputs.items())
         expected = f"expected `image` uint8 [N, H, W, 3] and {', '.join(heads)}"
         floats = [(name, "tensor(float)") for name in self._outputs]
         if [v[:2] for v in found] != [("image", "tensor(uint8)"), *floats]:
             names = ", ".join(f"{name} {kind}" for name, kind, _ in found)
             raise ModelUnusable(f"the model has {names}; {expected}")
-        image, *answers = (v[2] for v in found)
+        image, *shapes = (v[2] for v in found)
         sizes = image[1:3] if len(image) == 4 else []
         square = len(sizes) == 2 and isinstance(sizes[0], int) and sizes[0] == sizes[1]
         fixed_batch = bool(image) and isinstance(image[0], int)
-        if not square or fixed_batch or image[3] != 3 or not all(map(_fits, answers, self._outputs.values())):
-            shapes = " and ".join(str(shape) for shape in (image, *answers))
-            raise ModelUnusable(f"the model has shapes {shapes}; {expected}")
+        if not square or fixed_batch or image[3] != 3 or not all(map(_fits, shapes, self._outputs.values())):
+            both = " and ".join(str(shape) for shape in (image, *shapes))
+            raise ModelUnusable(f"the model has shapes {both}; {expected}")
 
 
 class OnnxSession(_OnnxModel):
-    """A classifier."""
+    """What gives scores, of classes or of attributes and age."""
 
     _outputs: ClassVar[dict[str, tuple[str | int, ...]]] = {"scores": ("classes",)}
+    _offered: ClassVar[frozenset[str]] = frozenset({"features"})  # of networks of faces
 
     def run(self, images: UInt8Array) -> Scores:
         (scores,) = self._session.run(["scores"], {"image": images})
@@ -166,7 +170,7 @@ class OnnxSession(_OnnxModel):
 
     @property
     def classes(self) -> int:
-        return int(self._session.get_outputs()[0].shape[1])
+        return next(int(v.shape[1]) for v in self._session.get_outputs() if v.name == "scores")
 
 
 class OnnxDetector(_OnnxModel):

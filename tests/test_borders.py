@@ -14,6 +14,7 @@ RUNNING_SIDE = {
     "candidates",
     "detect",
     "device",
+    "faces",
     "imaging",
     "jpeg",
     "manifest",
@@ -27,7 +28,14 @@ RUNNING_SIDE = {
 PURE = {
     "model_store/architecture.py",
     "model_store/boxes.py",
+    "model_store/faces.py",
     "model_store/ssd.py",
+    "model_store/training/ages.py",
+    "model_store/training/metrics.py",
+    "model_store/training/plan.py",
+    "model_store/training/slicing.py",
+    "model_store/training/split.py",
+    "model_store/training/targets.py",
     "model_store/webp.py",
     "service/planner.py",
 }
@@ -41,6 +49,12 @@ def _imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    """What is imported when the file is."""
+    nodes = ast.parse(path.read_text()).body
+    return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
 def _package(name: str) -> dict[str, set[str]]:
@@ -84,6 +98,24 @@ def test_decoders_and_the_runtime_have_one_importer_each() -> None:
     assert _using(files, "PIL") == {"model_store/imaging.py"}
     assert _using(files, "simplejpeg") == {"model_store/jpeg.py"}
     assert _using(files, "onnxruntime") == {"model_store/runtime.py"}
+
+
+def test_only_training_knows_what_trains() -> None:
+    files = _package("model_store") | _package("service")
+    for library in ("torch", "matplotlib"):
+        assert {
+            path for path in _using(files, library) if not path.startswith("model_store/training/")
+        } == set()
+    assert not _using(files, "torch") & PURE
+    # Only the command that trains opens the part of the room that needs torch, and only once it is run.
+    heavy = {
+        path.removesuffix(".py").replace("/", ".")
+        for library in ("torch", "matplotlib", "model_store.training.loop", "model_store.training.curves")
+        for path in _using(files, library)
+    }
+    outside = {path: names for path, names in files.items() if not path.startswith("model_store/training/")}
+    assert {path for path, names in outside.items() if names & heavy} == {"model_store/train_commands.py"}
+    assert not [n for n in _top_level_imports(ROOT / "model_store/train_commands.py") if n in heavy]
 
 
 def test_only_routes_and_the_edge_of_the_app_know_fastapi() -> None:

@@ -2,6 +2,7 @@
 
 from importlib import resources
 
+from model_store import faces
 from model_store.manifest import Preprocessing, TaskManifest
 from model_store.store import ModelStore
 
@@ -27,7 +28,23 @@ FACE_DETECTION = TaskManifest(
     licence_notes="Weights: as each variant says.",
 )
 
-TASKS: dict[str, TaskManifest] = {task.name: task for task in (IMAGENET, FACE_DETECTION)}
+# What judges looks or body is answered to those only who ask for it.
+_JUDGING = {
+    "Attractive", "Big_Lips", "Big_Nose", "Chubby", "Double_Chin", "Narrow_Eyes", "Pale_Skin",
+}  # fmt: skip
+
+FACES_LICENCE = "For non-commercial research only, as the data sets that the weights were trained on."
+FACES = TaskManifest(
+    name="faces",
+    title="Attributes and age of a face",
+    head="attributes",
+    classes=faces.OUTPUTS,
+    returned=tuple(name for name in faces.ATTRIBUTES if name not in _JUDGING),
+    preprocessing=Preprocessing(central_fraction=1),
+    licence_notes=f"Trained here on CelebA and UTKFace. {FACES_LICENCE}",
+)
+
+TASKS: dict[str, TaskManifest] = {task.name: task for task in (IMAGENET, FACES, FACE_DETECTION)}
 
 
 def ensure_task(store: ModelStore, name: str) -> TaskManifest:

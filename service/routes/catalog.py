@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from model_store.imaging import ImageHeader
-from model_store.manifest import Accuracy, VariantManifest, parse_variant_id
+from model_store.manifest import Accuracy, AnyAccuracy, VariantManifest, parse_variant_id
 from service.catalog import LoadedVariant, RefusedVariant
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.schemas import (
@@ -117,5 +117,5 @@ def _info(
     )
 
 
-def _accuracy(accuracy: Accuracy | None) -> AccuracyInfo | None:
-    return AccuracyInfo(**accuracy.model_dump()) if accuracy else None
+def _accuracy(accuracy: AnyAccuracy | None) -> AccuracyInfo | None:
+    return AccuracyInfo(**accuracy.model_dump()) if isinstance(accuracy, Accuracy) else None

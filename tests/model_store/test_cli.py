@@ -292,7 +292,7 @@ def test_evaluate_reports_and_keeps_what_it_measured(root: Path, pictures: Path,
     assert err == []
     evaluated, other = (ModelStore(root).open("imagenet", id)[0] for id in (ID, OTHER_ID))
     assert evaluated.accuracy == evaluated.measured
-    assert evaluated.measured is not None
+    assert isinstance(evaluated.measured, Accuracy)
     assert (evaluated.measured.top1, evaluated.measured.dataset) == (0.75, "four")
     assert other.measured is None
     assert ModelStore(root).digest() == before  # the service need not load it again
@@ -317,7 +317,7 @@ def test_evaluate_keeps_a_published_figure_in_front(root: Path, pictures: Path, 
     console("evaluate", "imagenet", "--images", pictures, "--variant", ID)
     manifest, _ = ModelStore(root).open("imagenet", ID)
     assert manifest.accuracy == published_accuracy
-    assert manifest.measured is not None
+    assert isinstance(manifest.measured, Accuracy)
     assert manifest.measured.top1 == 0.75
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from model_store import imaging
-from model_store.imaging import FORMATS, ImageHeader, decode, probe, sample_picture
+from model_store.imaging import FORMATS, ImageHeader, decode, probe, sample_picture, upright_pixels
 from model_store.manifest import Preprocessing
 from tests.model_store.picture_files import (
     FILES,
@@ -44,6 +44,14 @@ def test_every_type_and_mode(name: str) -> None:
     expected = reference(on_white(picture()), SIZE, 0.875)
     # Lossy codecs lose a little, and CMYK goes through an inverse that rounds.
     assert difference(found, expected) < (3 if "jpeg" in name or name.startswith("webp") else 1.5)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_size_that_it_has(name: str) -> None:
+    make, picture = FILES[name]
+    found = upright_pixels(make())
+    expected = on_white(picture()).astype(np.float64)
+    assert difference(found, expected) < (4 if "jpeg" in name or name.startswith("webp") else 1.5)
 
 
 @pytest.mark.parametrize("name", FILES)

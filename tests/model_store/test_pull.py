@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model_store.download import DownloadError, Unreachable, fetch
-from model_store.manifest import VariantManifest, expected_top1
+from model_store.manifest import Accuracy, VariantManifest, expected_top1
 from model_store.pull import Pulled, pull_official
 from model_store.runtime import OnnxSession
 from model_store.sources import CHECKPOINTS_BY_NAME, FALLBACK_SOURCE, OFFICIAL_LICENCE
@@ -108,7 +108,7 @@ def test_an_official_checkpoint(
     assert quantised.quantized_from is not None
     assert quantised.quantized_from.accuracy == manifest.accuracy
     assert quantised.accuracy is None  # what is published is not of this network
-    assert manifest.accuracy is not None
+    assert isinstance(manifest.accuracy, Accuracy)
     assert (manifest.accuracy.top1, manifest.accuracy.top5) == pytest.approx((0.415, 0.663))
     assert (manifest.accuracy.source, manifest.accuracy.pictures) == ("published", 50_000)
     assert manifest.measured is None

@@ -1,0 +1,149 @@
+"""All networks of a task, one after the other: a teacher from labels, and pupils from what it answers.
+
+    <work>/pictures/            the data, decoded
+    <work>/plan.json            what this folder trains; another plan needs another folder
+    <work>/<alpha>/             checkpoint.pt, history.json, and when done trained.npz and metrics.json
+    <work>/teacher.npz          what the teacher answers on all training pictures
+    <work>/curves.svg           learning curves
+
+What is done is not done again: after a kill, the same call goes on.
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model_store import atomic
+from model_store.faces import OUTPUTS
+from model_store.progress import track
+from model_store.trained import TrainedNetwork, load, save_bytes
+from model_store.training.augment import plain
+from model_store.training.curves import draw_curves
+from model_store.training.labels import DataError
+from model_store.training.loop import Source, Trainer, answer, evaluate, fit, rows_of_step
+from model_store.training.network import MobileNet, from_trained, start_from, to_trained
+from model_store.training.pictures import FaceSet, load_faces
+from model_store.training.plan import Plan, Training
+from model_store.training.slicing import slice_width
+from model_store.training.targets import Targets, distilled, from_labels
+from model_store.weights import NetworkWeights
+
+_START_PICTURES = 256
+_START_RESOLUTION = 128
+
+
+def train_faces(plan: Plan, data: Path, work: Path, starts: Mapping[float, NetworkWeights]) -> list[Path]:
+    """Trains, or goes on with, the grid of `plan`; the files of `trained` that it leaves, by falling alpha.
+
+    `starts` are trained networks whose bodies are taken over, by alpha: the teacher needs one, a pupil
+    without one starts from the teacher's most important channels. Raises DataError.
+    """
+    _claim(work, plan)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(True)
+    faces = load_faces(data, work / "pictures", plan.seed)
+    labels = [from_labels(f.attributes, f.ages) for f in faces]
+    teacher = _train_one(plan, plan.trainings[0], faces, labels, work, starts)
+    files = [teacher]
+    if len(plan.trainings) > 1:
+        trained = load(teacher)
+        answers = _teacher_answers(plan, trained, faces, work / "teacher.npz")
+        targets = [distilled(*pair) for pair in zip(labels, answers, strict=True)]
+        sliced = trained.at(trained.resolutions[-1])
+        for training in plan.trainings[1:]:
+            own = {training.alpha: starts.get(training.alpha) or slice_width(sliced, training.alpha)}
+            files.append(_train_one(plan, training, faces, targets, work, own))
+    return files
+
+
+def _train_one(
+    plan: Plan,
+    training: Training,
+    faces: tuple[FaceSet, ...],
+    targets: list[Targets],
+    work: Path,
+    starts: Mapping[float, NetworkWeights],
+) -> Path:
+    folder = work / str(training.alpha)
+    folder.mkdir(exist_ok=True)
+    finished = folder / "trained.npz"
+    if finished.is_file():
+        return finished
+    if training.alpha not in starts:
+        raise DataError(f"training of alpha {training.alpha} starts from a trained network; there is none")
+    network = MobileNet(training.alpha, training.dropout)
+    start_from(network, starts[training.alpha], _start_pictures(faces, plan.seed), plan.seed)
+    sources = [Source(f, t) for f, t in zip(faces, targets, strict=True)]
+    trainer = Trainer(plan, training, sources, network, folder)
+
+    def show(history: list[dict[str, Any]]) -> None:
+        atomic.write(folder / "history.json", (json.dumps(history, indent=1) + "\n").encode())
+        draw_curves(work)
+
+    trainer.run(show)
+    average = trainer.average
+    trained = to_trained(average, plan.resolutions, lambda resolution: fit(average, faces, resolution, plan))
+    metrics = _metrics(trained.rounded(), faces)
+    atomic.write(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    atomic.write(finished, save_bytes(trained))  # last: it says that the rest is there
+    return finished
+
+
+def _metrics(trained: TrainedNetwork, faces: tuple[FaceSet, ...]) -> dict[str, Any]:
+    """On all validation pictures, by resolution, with the weights as they are stored."""
+    found = {}
+    with track(f"evaluate alpha {trained.alpha}", len(trained.resolutions), unit="resolutions") as tracker:
+        for done, resolution in enumerate(trained.resolutions, start=1):
+            network = from_trained(trained, resolution)
+            found[str(resolution)] = evaluate(network, faces, resolution).as_dict()
+            tracker.update(done)
+    return found
+
+
+def _teacher_answers(
+    plan: Plan, teacher: TrainedNetwork, faces: tuple[FaceSet, ...], file: Path
+) -> list[npt.NDArray[np.float32]]:
+    """[N, outputs] of each set, pictures and their mirror images averaged; 0 for validation pictures, which
+    nothing learns from."""
+    if not file.is_file():
+        network = from_trained(teacher, plan.soft_resolution)
+        found = {f.name: _answers(network, f, plan.soft_resolution) for f in faces}
+        buffer = io.BytesIO()
+        np.savez(buffer, **found)  # type: ignore[arg-type]
+        atomic.write(file, buffer.getvalue())
+    with np.load(file) as answers:
+        return [answers[f.name].astype(np.float32) for f in faces]
+
+
+def _answers(network: MobileNet, faces: FaceSet, resolution: int) -> npt.NDArray[np.float16]:
+    rows = faces.training_rows
+    found = np.zeros((len(faces.images), OUTPUTS), np.float16)
+    with track(f"teacher's answers, {faces.name}", len(rows), unit="pictures") as tracker:
+        found[rows] = answer(
+            network, faces.images, rows, resolution, mirrored=True, on_batch=tracker.update
+        ).astype(np.float16)
+    return found
+
+
+def _start_pictures(faces: tuple[FaceSet, ...], seed: int) -> torch.Tensor:
+    count = _START_PICTURES // len(faces)
+    parts = [f.images[rows_of_step(f, 0, min(count, len(f.training_rows)), seed)] for f in faces]
+    return torch.cat([plain(np.ascontiguousarray(part), _START_RESOLUTION) for part in parts])
+
+
+def _claim(work: Path, plan: Plan) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    file, mine = work / "plan.json", json.dumps(asdict(plan), indent=1)
+    if file.is_file():
+        if json.loads(file.read_text()) != json.loads(mine):
+            raise DataError(f"{work} holds another training; choose another folder, or remove it")
+        return
+    atomic.write(file, mine.encode())

@@ -1,0 +1,91 @@
+"""What is trained for how long: a pure function of the step. Pure."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.architecture import ALPHAS, RESOLUTIONS
+from model_store.training.split import SEED
+
+BATCH = 64  # half of it CelebA, half UTKFace
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`steps` batches, each of a resolution drawn by `weights`."""
+
+    steps: int
+    weights: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Of one alpha. The learning rate rises over `warm_up` of the steps and falls as a cosine to nothing."""
+
+    alpha: float
+    phases: tuple[Phase, ...]
+    learning_rate: float
+    weight_decay: float
+    dropout: float = 0.0
+    warm_up: float = 0.06
+    averaging: float = 0.998  # of the weights' moving average, which is what is kept
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def rate(self, step: int) -> float:
+        rise = max(1, round(self.warm_up * self.steps))
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        return self.learning_rate * (1 + math.cos(math.pi * (step - rise) / (self.steps - rise))) / 2
+
+    def resolution(self, step: int, seed: int) -> int:
+        """The same for the same step, whatever came before."""
+        rest = step
+        for phase in self.phases:
+            if rest < phase.steps:
+                break
+            rest -= phase.steps
+        sizes, weights = zip(*phase.weights.items(), strict=True)
+        shares = np.array(weights) / sum(weights)
+        return int(np.random.default_rng([seed, 1, step]).choice(sizes, p=shares))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole grid: the first training is the teacher's."""
+
+    trainings: tuple[Training, ...]
+    resolutions: tuple[int, ...] = RESOLUTIONS
+    batch: int = BATCH
+    validate_every: int = 400  # steps
+    validation_pictures: int = 1536  # for the curve; at the end, all
+    validation_resolution: int = 160
+    statistics_batches: int = 24
+    soft_resolution: int = 224  # at which the teacher answers for the pupils
+    checkpoint_every_s: float = 120.0
+    seed: int = SEED
+
+
+def _phases(steps: int) -> tuple[Phase, ...]:
+    """Small pictures first, and the mix that is served at the end, when the learning rate is low."""
+    first, second = round(0.5 * steps), round(0.25 * steps)
+    return (
+        Phase(first, {128: 1.0}),
+        Phase(second, {128: 0.5, 160: 0.5}),
+        Phase(steps - first - second, {128: 0.3, 160: 0.3, 192: 0.2, 224: 0.2}),
+    )
+
+
+def full_grid() -> Plan:
+    """What ships: about 4 hours on two cores."""
+    teacher, *pupils = ALPHAS
+    steps = {0.75: 3900, 0.5: 4600, 0.25: 5200}
+    return Plan(
+        (
+            Training(teacher, _phases(4400), 1e-3, weight_decay=0.05, dropout=0.2),
+            *(Training(alpha, _phases(steps[alpha]), 2e-3, weight_decay=1e-3) for alpha in pupils),
+        )
+    )

@@ -1,0 +1,37 @@
+"""What a step does is known from the step."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from model_store.architecture import ALPHAS, RESOLUTIONS
+from model_store.training.plan import Phase, Training, full_grid
+
+TRAINING = Training(0.5, (Phase(50, {128: 1.0}), Phase(150, {160: 0.25, 224: 0.75})), 1e-3, weight_decay=0)
+
+
+def test_the_rate_rises_and_falls_to_nothing() -> None:
+    rates = [TRAINING.rate(step) for step in range(TRAINING.steps)]
+    top = rates.index(max(rates))
+    assert max(rates) == pytest.approx(1e-3)
+    assert all(a < b for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b for a, b in pairwise(rates[top:]))
+    assert 0 < rates[-1] < 1e-5
+
+
+def test_resolutions_come_as_often_as_they_should() -> None:
+    assert {TRAINING.resolution(step, 1) for step in range(50)} == {128}
+    found = Counter(TRAINING.resolution(step, 1) for step in range(50, 200))
+    assert found.keys() == {160, 224}
+    assert 20 <= found[160] <= 60
+    assert [TRAINING.resolution(s, 1) for s in (150, 60)] == [TRAINING.resolution(s, 1) for s in (150, 60)]
+    assert [TRAINING.resolution(s, 2) for s in range(200)] != [TRAINING.resolution(s, 1) for s in range(200)]
+
+
+def test_the_full_grid_trains_every_width_for_every_resolution() -> None:
+    plan = full_grid()
+    assert tuple(t.alpha for t in plan.trainings) == ALPHAS
+    assert plan.resolutions == RESOLUTIONS
+    for training in plan.trainings:
+        assert training.phases[-1].weights.keys() == set(RESOLUTIONS)
