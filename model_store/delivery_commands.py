@@ -16,16 +16,17 @@ def export_variants(store: ModelStore, options: argparse.Namespace) -> int:
         raise StoreError(f"say of which task the variants are: --task {' | '.join(store.tasks())}")
     wanted = {}
     for task in [options.task] if options.task else store.tasks():
-        store.task(task)  # says which tasks there are
-        variants = chosen(store, task, options.variant)
+        head = store.task(task).head  # says which tasks there are
+        variants = chosen(store, task, options.variant) if options.variant else _all(store, task)
         if options.edge:
             manifests = [v.manifest for v in store.variants(task) if v.manifest]
-            if store.task(task).head != "detection":
+            if head != "detection":
                 manifests = export.edge_variants(manifests)
             variants = [m.id for m in manifests]
-        wanted[task] = variants
+        if variants:
+            wanted[task] = variants
     if not wanted:
-        raise StoreError(f"the store {store.root} is empty")
+        raise StoreError(f"the store {store.root} has no variants to export")
     size = export.export(store, wanted, options.target)
     if options.json:
         print_json({"target": str(options.target), "bytes": size, "variants": wanted})
@@ -57,6 +58,10 @@ def import_any(store: ModelStore, options: argparse.Namespace) -> int:
     else:
         tasks = update.install(store, Path(options.file))
     return _report(store, tasks, options, "installed")
+
+
+def _all(store: ModelStore, task: str) -> list[str]:
+    return [v.id for v in store.variants(task)]
 
 
 def _report(store: ModelStore, tasks: list[str], options: argparse.Namespace, done: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import random_store
-from model_store import atomic, update
+from model_store import atomic, tasks, update
 from model_store.export import SUMS, edge_variants
 from model_store.store import ModelStore
 from tests.model_store.console import Console
@@ -110,11 +110,21 @@ def test_nothing_is_written_over_or_left_behind(filled: Path, tmp_path: Path, co
 
 def test_export_says_what_is_wrong(filled: Path, tmp_path: Path, console: Console) -> None:
     target = tmp_path / "edge"
-    assert "is empty" in console.failure("export", target, "--store", tmp_path / "nothing")
+    assert "no variants to export" in console.failure("export", target, "--store", tmp_path / "nothing")
     assert OLD_ID in console.failure("export", target, "--variant", OLD_ID, "--store", filled)
     assert "not both" in console.failure("export", target, "--edge", "--variant", IDS[0], "--store", filled)
     assert "it has: imagenet" in console.failure("export", target, "--task", "pets", "--store", filled)
     assert not target.exists()
+
+
+def test_a_task_without_variants_is_left_out(filled: Path, tmp_path: Path, console: Console) -> None:
+    store = ModelStore(Path(shutil.copytree(filled, tmp_path / "store")))
+    tasks.ensure_task(store, "face-detection")
+    for options in ([], ["--edge"]):
+        told = console.json("export", tmp_path / "edge.tar", *options, "--store", store.root)
+        assert told["variants"] == {"imagenet": IDS}
+    told = console.failure("export", tmp_path / "x", "--task", "face-detection", "--store", store.root)
+    assert "no variants to export" in told
 
 
 def test_edge_takes_four_along_the_frontier(tmp_path: Path, console: Console) -> None:
