@@ -56,6 +56,8 @@ def import_any(store: ModelStore, options: argparse.Namespace) -> int:
         finally:
             archive.unlink()
     else:
+        if not Path(options.file).exists():
+            raise StoreError(f"there is no file {options.file}")
         tasks = update.install(store, Path(options.file))
     return _report(store, tasks, options, "installed")
 

@@ -344,6 +344,8 @@ def test_options_for_weights_do_not_fit_an_export(
     for option in (["--resolution", "128"], ["--dequantize"], ["--task", "imagenet"], ["--origin", "x"]):
         told = console.failure("import", archive, *option, "--store", device.root)
         assert f"{option[0]} is for weights" in told
+    missing = archive.with_name("missing.tar")
+    assert f"there is no file {missing}" in console.failure("import", missing, "--store", device.root)
     assert "not allowed with" in console.usage_error("import", str(archive), "--rollback")
 
 
