@@ -21,6 +21,7 @@ from bench.compositions import Box, Composition, Material, as_png
 from bench.random_store import random_weights
 from model_store.detect import Face, find_faces
 from model_store.graph import build_classifier
+from model_store.photo import Photo
 from model_store.runtime import OnnxDetector, OnnxSession, Runnable
 from model_store.store import ModelStore
 
@@ -86,10 +87,9 @@ def _print_recall(store: ModelStore, shared: Path, pictures: int) -> None:
     _print_row(
         "face-api.js, 512", compositions, [[Face(*f) for f in answers[c.name]["faces"]] for c in compositions]
     )
-    task = store.task(TASK)
     for variant in _variants(store):
         detector = OnnxDetector(store.open(TASK, variant)[1])
-        found = [find_faces(detector, data, task.preprocessing) for data in encoded]
+        found = [find_faces(detector, Photo(data, detector.resolution)) for data in encoded]
         _print_row(variant, compositions, found)
 
 

@@ -14,6 +14,7 @@ from model_store.graph import build_classifier, read_classifier
 from model_store.importers import frozen_graph, keras_h5, onnx_model, tfjs, tflite, tflite_quantized
 from model_store.manifest import (
     AnyAccuracy,
+    DetectionAccuracy,
     Head,
     Origin,
     Precision,
@@ -115,12 +116,16 @@ def install_detector(
     provenance: Provenance,
     *,
     resolution: int,
+    measured: DetectionAccuracy | None = None,
 ) -> VariantManifest:
     """Builds and installs a detector for one input size. Raises WeightsError."""
     shape = VariantShape(ssd.ALPHA, resolution, "fp32", task.family)
     model = build_detector(weights, resolution)
     _check_runs(model, shape, task)
-    return _install(store, task, model, shape, provenance, trained_resolution=ssd.TRAINED_RESOLUTION)
+    return _install(
+        store, task, model, shape, provenance,
+        trained_resolution=ssd.TRAINED_RESOLUTION, measured=measured,
+    )  # fmt: skip
 
 
 def install_trained(

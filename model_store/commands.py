@@ -90,7 +90,7 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     pictures = evaluation.read_labels(options.images, task.classes)
     rows, reports = [], []
     for variant in chosen(store, task.name, options.variant):
-        manifest, session = open_variant(store, task.name, variant)
+        manifest, session = open_variant(store, task, variant)
         trained = manifest.origin.trained_resolution
         below = trained is not None and manifest.resolution < trained
         done = 0
@@ -145,7 +145,7 @@ def _evaluate_faces(store: ModelStore, task: TaskManifest, options: argparse.Nam
     pictures = evaluate_faces.validation_files(options.images, evaluate_faces.SEED)
     found = {}
     for variant in wanted:
-        manifest, session = open_variant(store, task.name, variant)
+        manifest, session = open_variant(store, task, variant)
         with track(variant, len(pictures), unit="pictures") as tracker:
             metrics = evaluate_faces.evaluate(
                 cast(OnnxSession, session),  # which the task's head says
@@ -238,7 +238,7 @@ def chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]:
 
 def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles]]:
     """Of one variant: by the CPU provider, and by the others that are installed and agree with it."""
-    manifest, reference = open_variant(store, v.task, v.id)
+    manifest, reference = open_variant(store, store.task(v.task), v.id)
     yield CPU, profiling.measure_inference(reference, manifest.resolution)
     if not isinstance(reference, OnnxSession):
         return

@@ -98,6 +98,6 @@ def _report_installed(
         print_json({"installed": installed, "fallback": fallback})
         return
     for m in manifests:
-        top1 = f", top-1 {accuracy_text(m.accuracy)} %" if m.accuracy else ""
-        print(f"installed {m.task}/{m.id}{top1} ({origin_text(m)})")
+        accuracy = f", {m.accuracy.name} {accuracy_text(m.accuracy)} %" if m.accuracy else ""
+        print(f"installed {m.task}/{m.id}{accuracy} ({origin_text(m)})")
     explain_tilde(manifests)

@@ -14,6 +14,7 @@ from PIL import Image, __version__
 
 from model_store import jpeg, webp
 from model_store.manifest import Preprocessing
+from model_store.sampling import sampled
 
 UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -39,6 +40,7 @@ _FILTER = Image.Resampling.BILINEAR
 # a point of top-1. This one is as wide, and as fast, but steeper.
 _FILTER_WHEN_REDUCED = Image.Resampling.HAMMING
 _AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
+WHOLE = Preprocessing(fit="pad")
 
 
 class ImageError(Exception):
@@ -122,8 +124,7 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
         step = max(image.size) / size
         image = _load(image, data, scale)
         if preprocessing.fit == "pad":
-            pixels = np.asarray(_opaque_rgb(_averaged(image)))
-            return _sampled(_upright(pixels, orientation), size, step, scale)
+            return sampled(_upright(np.asarray(_rgb(image)), orientation), size, step, scale)
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
         small = _resize(image, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
@@ -141,19 +142,28 @@ def upright_size(data: bytes) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _TURNED else (width, height)
 
 
-def upright_pixels(data: bytes) -> UInt8Array:
-    """Upright RGB [height, width, 3] at the size that the picture has. Raises UnsupportedImage or
-    UnreadableImage."""
+def upright_pixels(data: bytes, least_side: int | None = None) -> UInt8Array:
+    """Upright RGB [height, width, 3] at the size that the picture has; a JPEG whose longer side stays
+    `least_side` may be reduced while it is decoded, its sides divided by `ImageHeader.scale` and rounded up.
+
+    Raises UnsupportedImage or UnreadableImage.
+    """
     image = _open(data)
     try:
         orientation = _orientation(image)
-        image = _load(image, data, 1)
-        if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
-            image = _averaged(image)
-        pixels = np.asarray(_opaque_rgb(image))
+        scale = 1
+        if least_side is not None:
+            scale = ImageHeader(_format(image), *image.size, len(data)).scale(least_side, WHOLE)
+        pixels = np.asarray(_rgb(_load(image, data, scale)))
     except Exception as error:
         raise UnreadableImage("the picture is truncated or damaged") from error
     return _upright(pixels, orientation)
+
+
+def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
+    """[size, size, 3] of the part `box` of [height, width, 3], inside it, averaged as in `decode`."""
+    image = Image.fromarray(pixels).resize((size, size), _FILTER, box=box, reducing_gap=_REDUCING_GAP)
+    return np.asarray(image)
 
 
 def _format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
@@ -241,6 +251,13 @@ def _averaged(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    """The whole picture."""
+    if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
+        image = _averaged(image)
+    return _opaque_rgb(image)
+
+
 def _opaque_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA"):
         rgba = image.convert("RGBA")
@@ -257,31 +274,6 @@ def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _sampled(pixels: UInt8Array, size: int, step: float, reduction: int) -> UInt8Array:
-    """[size, size, 3] with the picture at the top left of black, in steps of `step` pixels of the picture as
-    it was before its sides were divided by `reduction`.
-
-    As TensorFlow 1 resizes, and as detectors were trained: pixel i is what lies at i * step, from its two
-    neighbours. Averages around (i + 1/2) * step look better, and cost 0.7 points of recall.
-    """
-    # Whole rows are gathered before columns: they are copied, not picked.
-    for axis in (0, 1):
-        length = pixels.shape[axis]
-        at = (np.arange(size) * step + 0.5) / reduction - 0.5
-        at = at[at < length].clip(0)
-        low = at.astype(np.intp)
-        share = (at - low).astype(np.float32)
-        # What borders on a shorter side is black.
-        beyond = (low + 1 >= length) & (length * reduction < size * step - reduction)
-        shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-        before = pixels.take(low, axis) * (1 - share).reshape(shape)
-        after = pixels.take((low + 1).clip(max=length - 1), axis)
-        pixels = before + after * np.where(beyond, 0, share).astype(np.float32).reshape(shape)
-    square = np.zeros((size, size, 3), np.uint8)
-    square[: pixels.shape[0], : pixels.shape[1]] = np.rint(pixels)
-    return square
 
 
 def sample_picture(format: str, width: int, height: int, *, grain: int, progressive: bool = False) -> bytes:

@@ -1,6 +1,6 @@
 """What the store says about a task and about a variant: `task.json` and `variant.json`."""
 
-from typing import Annotated, Literal, NamedTuple, Self, get_args
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -125,6 +125,8 @@ class TaskManifest(_Manifest):
 class Accuracy(_Manifest):
     """Top-1 and top-5 as fractions, and where they come from."""
 
+    name: ClassVar[str] = "top-1"  # of `headline`, as people call it
+
     top1: Fraction
     top5: Fraction
     source: Literal["published", "measured"]
@@ -142,6 +144,8 @@ class FaceAccuracy(_Manifest):
     """Of the 40 attributes: mean accuracy and mean average precision, as fractions; of the age, the mean
     error in years. Each counts the pictures that have its label."""
 
+    name: ClassVar[str] = "mean accuracy"
+
     mean_accuracy: Fraction
     mean_average_precision: Fraction
     age_error_years: float = Field(ge=0)
@@ -155,7 +159,24 @@ class FaceAccuracy(_Manifest):
         return self.mean_accuracy
 
 
-AnyAccuracy = Accuracy | FaceAccuracy
+class DetectionAccuracy(_Manifest):
+    """Of all faces in a set of pictures, the fraction that is found; and the boxes that are no face."""
+
+    name: ClassVar[str] = "recall"
+
+    recall: Fraction
+    false_boxes: int = Field(ge=0)
+    source: Literal["measured"] = "measured"
+    dataset: str
+    pictures: int = Field(gt=0)
+    note: str = ""
+
+    @property
+    def headline(self) -> float:
+        return self.recall
+
+
+AnyAccuracy = Accuracy | FaceAccuracy | DetectionAccuracy
 
 
 class Origin(_Manifest):
@@ -239,7 +260,7 @@ def expected_top1(variants: list[VariantManifest]) -> dict[str, float]:
     there (a few hundred pictures cannot tell otherwise). Where nothing gives a scale, or nothing was
     measured, the official figure of the same shape stands in.
 
-    One of faces, where nothing is published, counts as it was measured.
+    Where nothing is published, as of faces and detectors, what was measured counts as it is.
 
     An int8 variant made here from a float one has the float one's rank less what quantising lost: as
     measured where both were, on the same pictures, else `ASSUMED_LOSS`. It never reaches the float one's.
@@ -266,8 +287,10 @@ def _rank(v: VariantManifest, by_id: dict[str, VariantManifest], scales: dict[st
 def _own_rank(
     v: VariantManifest, precision: Precision, accuracy: AnyAccuracy | None, scales: dict[str, float]
 ) -> float:
-    if isinstance(accuracy, FaceAccuracy):
-        return accuracy.mean_accuracy
+    if v.shape.family == "ssd_mobilenet_v1":
+        return ssd.RECALL[v.resolution] if accuracy is None else accuracy.headline
+    if isinstance(accuracy, FaceAccuracy | DetectionAccuracy):
+        return accuracy.headline
     official = official_top1(v.alpha, v.resolution, precision)
     if accuracy is None:
         return official

@@ -1,31 +1,39 @@
 """A variant of a store, opened for the head of its task, and whether its answers fit the task."""
 
-from model_store.manifest import VariantManifest
+from model_store.manifest import TaskManifest, VariantManifest
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession, open_model
 from model_store.ssd import SsdSpec
 from model_store.store import ModelStore
 
 
 def open_variant(
-    store: ModelStore, task: str, variant: str
+    store: ModelStore, task: TaskManifest, variant: str, threads: int = 1
 ) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
-    """Raises VariantCorrupt or ModelUnusable, with the variant's name."""
-    manifest, model = store.open(task, variant)
+    """Raises VariantCorrupt, or ModelUnusable when it does not run here or does not answer what its task and
+    its manifest say; with the variant's name."""
+    manifest, model = store.open(task.name, variant)
     try:
-        return manifest, open_model(model, store.task(task).head)
+        session = open_model(model, task.head, threads)
+        _check(session, manifest, task)
     except ModelUnusable as error:
-        raise ModelUnusable(f"{variant} of {task}: {error}") from error
+        raise ModelUnusable(f"{variant} of {task.name}: {error}") from error
+    return manifest, session
 
 
 def check_variant(store: ModelStore, task: str, variant: str) -> None:
-    """Raises StoreError or ModelUnusable when its bytes are wrong, it does not run here, or its answers are
-    not as many as its task has labels."""
-    _, session = open_variant(store, task, variant)
-    labels = len(store.labels(store.task(task)))
+    """Raises StoreError or ModelUnusable when its bytes are wrong, it does not run here, or does not fit its
+    task."""
+    manifest = store.task(task)
+    store.labels(manifest)
+    open_variant(store, manifest, variant)
+
+
+def _check(session: OnnxSession | OnnxDetector, manifest: VariantManifest, task: TaskManifest) -> None:
+    if session.resolution != manifest.resolution:
+        raise ModelUnusable(f"{session.resolution} pixels, but {manifest.resolution} in its manifest")
     if isinstance(session, OnnxDetector):
         expected = SsdSpec(session.resolution).anchors
         if session.anchors != expected:
-            found = f"{session.anchors} anchors, but {expected} at {session.resolution} pixels"
-            raise ModelUnusable(f"{variant} of {task}: {found}")
-    elif session.classes != labels:
-        raise ModelUnusable(f"{variant} of {task}: {session.classes} classes, but {labels} labels")
+            raise ModelUnusable(f"{session.anchors} anchors, but {expected} at {session.resolution} pixels")
+    elif session.classes != task.classes:
+        raise ModelUnusable(f"{session.classes} classes, but {task.classes} labels")

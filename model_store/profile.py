@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_store import atomic, device
+from model_store.architecture import RESOLUTIONS
 from model_store.imaging import (
     DECODER_VERSION,
     FORMATS,
@@ -24,9 +25,10 @@ from model_store.imaging import (
     sample_picture,
 )
 from model_store.manifest import Preprocessing
+from model_store.photo import Photo
 from model_store.runtime import RUNTIME_VERSION, Runnable, accelerators
 
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 _WARM_UP_RUNS = 2
 _MIN_RUNS, _MAX_RUNS = 5, 30
 _INFERENCE_SECONDS = 0.4
@@ -43,6 +45,7 @@ _JPEG_SIDES: dict[int, Sides] = {
     8: {1184: (128,), 2048: (128, 224)},
 }
 _PROGRESSIVE_SIDES: dict[int, Sides] = {2: {320: (128,), 960: (224,)}}
+_CUT_FROM = 640  # pixels a side
 _OTHER_SIDES: Sides = {160: (128, 224), 448: (128, 224)}
 
 
@@ -109,6 +112,9 @@ class DeviceProfile(BaseModel):
     decode: dict[str, DecodeCost] = {}
 
 
+CUT = "cut"  # of `DeviceProfile.decode`: cutting a face out of a photo, once that is decoded
+
+
 def decode_key(coding: str, scale: int) -> str:
     """`coding` and scale as `ImageHeader` has them."""
     return f"{coding}/{scale}"
@@ -164,7 +170,24 @@ def measure_decoding(on_coding: Callable[[str], None] = lambda _: None) -> dict[
         else:
             costs[decode_key(coding, scale)] = DecodeCost.fit(cases, times)
         on_coding(decode_key(coding, scale))
+    costs[CUT] = _cut_cost()
+    on_coding(CUT)
     return costs
+
+
+def _cut_cost() -> DecodeCost:
+    """A line through the times of the smallest and the largest size."""
+    photo = Photo(sample_picture("JPEG", _CUT_FROM, _CUT_FROM, grain=24), _CUT_FROM)
+    low, high = min(RESOLUTIONS), max(RESOLUTIONS)
+    box = (100.5, 50.5, 300.5, 250.5)
+    low_ms, high_ms = (
+        Quantiles.of(_samples_ms(partial(photo.cut, box, size), _DECODE_SECONDS)).p50 for size in (low, high)
+    )
+    per_megapixel_ms = max(0.0, (high_ms - low_ms) / (high**2 - low**2) * 1e6)
+    base_ms = max(0.0, low_ms - per_megapixel_ms * low**2 / 1e6)
+    return DecodeCost(
+        base_ms=base_ms, per_megapixel_ms=0, per_megabyte_ms=0, per_output_megapixel_ms=per_megapixel_ms
+    )
 
 
 def _decode_cases() -> Iterator[tuple[str, int, Sides]]:

@@ -19,7 +19,7 @@ from service import errors
 from service.middleware import RequestContext
 from service.raw_runs import RawRuns
 from service.responses import on_http_exception, on_invalid_parameters, on_problem
-from service.routes import catalog, classify, demo, health, metrics, open_inference
+from service.routes import catalog, classify, demo, face_attributes, health, metrics, open_inference
 from service.settings import Settings
 from service.state import Service
 
@@ -59,6 +59,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(errors.Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_invalid_parameters)
-    for module in (classify, catalog, health, metrics, open_inference, demo):
+    for module in (classify, face_attributes, catalog, health, metrics, open_inference, demo):
         app.include_router(module.router)
     return app

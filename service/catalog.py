@@ -10,9 +10,10 @@ import numpy as np
 
 from model_store.candidates import fastest, open_agreeing
 from model_store.imaging import UInt8Array
-from model_store.manifest import TaskManifest, VariantManifest, expected_top1, is_variant_id
+from model_store.manifest import Head, TaskManifest, VariantManifest, expected_top1, is_variant_id
+from model_store.opening import open_variant
 from model_store.profile import Quantiles
-from model_store.runtime import CPU, ModelUnusable, OnnxSession, Session, accelerators
+from model_store.runtime import CPU, ModelUnusable, OnnxDetector, OnnxSession, Session, accelerators
 from model_store.store import ModelStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class LoadedVariant:
     manifest: VariantManifest
     session: Session
     top1: float
+    head: Head = "classification"
 
     @property
     def id(self) -> str:
@@ -39,6 +41,24 @@ class LoadedVariant:
     @property
     def key(self) -> str:
         """Names the variant, on its provider, across tasks."""
+        return _key(self.manifest, 1, self.session.provider)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedDetector:
+    """A detector, ready to run. `recall` ranks it: the share of faces that it finds."""
+
+    manifest: VariantManifest
+    session: OnnxDetector
+    recall: float
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def key(self) -> str:
+        """As of `LoadedVariant`."""
         return _key(self.manifest, 1, self.session.provider)
 
 
@@ -68,6 +88,7 @@ class Plan:
                 self.session,
                 manifest.precision,
                 provider,
+                head=self.variant.head,
                 resolution=manifest.resolution,
                 threads=self.threads,
                 callers=workers if self.threads == 1 else 1,
@@ -118,10 +139,14 @@ class TaskCatalog:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Everything loaded from one store. Variants that cannot serve are named, the others serve."""
+    """Everything loaded from one store. Variants that cannot serve are named, the others serve.
+
+    `detectors` are those of faces, the one that finds most first.
+    """
 
     tasks: dict[str, TaskCatalog]
     refused: tuple[RefusedVariant, ...]
+    detectors: tuple[LoadedDetector, ...] = ()
 
     @classmethod
     def load(cls, store: ModelStore, threads: int = 1) -> Self:
@@ -131,6 +156,7 @@ class Catalog:
         """
         tasks: dict[str, TaskCatalog] = {}
         refused: list[RefusedVariant] = []
+        detectors: tuple[LoadedDetector, ...] = ()
         for name in store.tasks():
             try:
                 manifest = store.task(name)
@@ -138,18 +164,23 @@ class Catalog:
             except StoreError as error:
                 log.error("task %s is left out: %s", name, error)
                 continue
-            if manifest.head != "classification":
-                log.info("task %s is passed over: no endpoint answers it by itself", name)
-                continue
-            variants = _ranked(list(_load_variants(store, name, len(labels), refused)))
-            plans = tuple(_plans(store, variants, threads))
-            tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)
+            loaded = list(_load_variants(store, manifest, refused))
+            if manifest.head == "detection":
+                detectors = _detectors(loaded)
+            else:
+                variants = _ranked(loaded, manifest.head)
+                plans = tuple(_plans(store, manifest, variants, threads))
+                tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)
         for r in refused:
             log.error("variant %s of %s is refused: %s", r.id, r.task, r.problem)
-        return cls(tasks, tuple(refused))
+        return cls(tasks, tuple(refused), detectors)
 
     def variants(self) -> list[LoadedVariant]:
         return [v for task in self.tasks.values() for v in task.variants]
+
+    def everything(self) -> list[LoadedVariant | LoadedDetector]:
+        """Networks and detectors."""
+        return [*self.variants(), *self.detectors]
 
     def plans(self) -> list[Plan]:
         return [plan for task in self.tasks.values() for plan in task.plans]
@@ -181,42 +212,59 @@ class Catalog:
 
 
 def _load_variants(
-    store: ModelStore, task: str, classes: int, refused: list[RefusedVariant]
-) -> Iterator[tuple[VariantManifest, Session]]:
-    for found in store.variants(task):
+    store: ModelStore, task: TaskManifest, refused: list[RefusedVariant]
+) -> Iterator[tuple[VariantManifest, OnnxSession | OnnxDetector]]:
+    for found in store.variants(task.name):
         if not is_variant_id(found.id):
-            log.warning("%s of %s is no variant and is passed over: %s", found.id, task, found.problem)
+            log.warning("%s of %s is no variant and is passed over: %s", found.id, task.name, found.problem)
             continue
         try:
-            manifest, model = store.open(task, found.id)
-            session = OnnxSession(model)
-            if session.classes != classes or session.resolution != manifest.resolution:
-                raise ModelUnusable("the model's shapes are not those of its manifest and labels")
+            manifest, session = open_variant(store, task, found.id)
             session.run(_grey(manifest.resolution))
         except (StoreError, ModelUnusable) as error:
-            refused.append(RefusedVariant(task, found.id, str(error), found.manifest))
+            refused.append(RefusedVariant(task.name, found.id, str(error), found.manifest))
         else:
             yield manifest, session
 
 
-def _ranked(loaded: list[tuple[VariantManifest, Session]]) -> tuple[LoadedVariant, ...]:
+def _ranked(
+    loaded: list[tuple[VariantManifest, OnnxSession | OnnxDetector]], head: Head
+) -> tuple[LoadedVariant, ...]:
     top1 = expected_top1([manifest for manifest, _ in loaded])
-    variants = [LoadedVariant(manifest, session, top1[manifest.id]) for manifest, session in loaded]
+    variants = [
+        LoadedVariant(manifest, session, top1[manifest.id], head)
+        for manifest, session in loaded
+        if isinstance(session, OnnxSession)
+    ]
     return tuple(sorted(variants, key=lambda v: (-v.top1, v.manifest.mult_adds)))
 
 
-def _plans(store: ModelStore, variants: tuple[LoadedVariant, ...], threads: int) -> Iterator[Plan]:
+def _detectors(
+    loaded: list[tuple[VariantManifest, OnnxSession | OnnxDetector]],
+) -> tuple[LoadedDetector, ...]:
+    recall = expected_top1([manifest for manifest, _ in loaded])
+    detectors = [
+        LoadedDetector(manifest, session, recall[manifest.id])
+        for manifest, session in loaded
+        if isinstance(session, OnnxDetector)
+    ]
+    return tuple(sorted(detectors, key=lambda d: (-d.recall, d.manifest.mult_adds)))
+
+
+def _plans(
+    store: ModelStore, task: TaskManifest, variants: tuple[LoadedVariant, ...], threads: int
+) -> Iterator[Plan]:
     for i, variant in enumerate(variants):
         yield Plan(variant, variant.session)
         if threads > 1 and i < _PARALLEL_VARIANTS:
-            manifest = variant.manifest
             try:
-                session = OnnxSession(store.open(manifest.task, manifest.id)[1], threads)
+                manifest, session = open_variant(store, task, variant.id, threads)
                 session.run(_grey(manifest.resolution))
             except (StoreError, ModelUnusable) as error:  # as when it is replaced at this moment
                 log.warning("%s runs with one thread only: %s", variant.key, error)
             else:
-                yield Plan(variant, session, threads)
+                if isinstance(session, OnnxSession):
+                    yield Plan(variant, session, threads)
 
 
 def _accelerated(plan: Plan, store: ModelStore, inference: Mapping[str, Quantiles], workers: int) -> Plan:

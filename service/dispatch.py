@@ -68,8 +68,13 @@ class Assignment:
     bound_ms: float
 
     @property
+    def expected(self) -> Expected:
+        """What the profile expects of the plan."""
+        return self.job.expected[self.index]
+
+    @property
     def threads(self) -> int:
-        return self.job.expected[self.index].threads
+        return self.expected.threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +172,23 @@ class Dispatcher:
             return self._assign(job, choice.index, choice.decision, now)
         return None
 
-    def finish(self, done: Assignment, now: float, inference_ms: float | None) -> None:
-        """The worker is free again; `inference_ms` is None when the job failed and teaches nothing."""
+    def finish(
+        self, done: Assignment, now: float, inference_ms: float | None, expected: Expected | None = None
+    ) -> None:
+        """The worker is free again; `inference_ms` is None when the job failed and teaches nothing.
+
+        `expected` is what the profile expects of what there was to do, where that was not known before.
+        """
         self._running.pop(done.job, None)
         self._exclusive = False  # what keeps all workers runs alone
         if inference_ms is not None:
-            self.estimates.observe(done.job.expected[done.index], now - done.started, inference_ms)
+            self.estimates.observe(expected or done.expected, now - done.started, inference_ms)
 
-    def answered(self, done: Assignment, now: float, delay_ms: float) -> None:
+    def answered(
+        self, done: Assignment, now: float, delay_ms: float, expected: Expected | None = None
+    ) -> None:
         """The answer starts to leave, `delay_ms` after its worker was done."""
-        self.estimates.observe_answer(done.job.expected[done.index], now - done.started, delay_ms)
+        self.estimates.observe_answer(expected or done.expected, now - done.started, delay_ms)
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
-from model_store.profile import DecodeCost, DeviceProfile, Quantiles, decode_key
+from model_store.profile import CUT, DecodeCost, DeviceProfile, Quantiles, decode_key
 
 CONFIDENCE = 0.95  # the quantile of a window that its bound starts from
 # The bound goes beyond it by so much of its distance from the median: were the tail exponential, this would
@@ -27,6 +27,7 @@ ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was l
 _WINDOW = 48
 _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
+_ANY = ImageHeader("", 0, 0, 0)  # what cutting a face costs does not depend on the picture
 _UNKNOWN_SPREAD = 1.25  # of the profile's median, before anything was learned
 
 
@@ -34,16 +35,14 @@ class QuantileWindow:
     """The latest values of something: their median, `high` that `CONFIDENCE` of them keep, and `bound`, that
     almost all keep."""
 
-    __slots__ = ("_latest", "_sorted", "bound", "high", "median")
+    __slots__ = ("_latest", "_sorted", "bound", "count", "high", "median")
 
     def __init__(self, median: float = 1.0) -> None:
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
+        self.count = 0
         self.median = median
         self.high = self.bound = median * _UNKNOWN_SPREAD
-
-    def __len__(self) -> int:
-        return len(self._latest)
 
     def add(self, value: float) -> None:
         if len(self._latest) == _WINDOW:
@@ -51,7 +50,7 @@ class QuantileWindow:
             del self._sorted[bisect.bisect_left(self._sorted, oldest)]
         self._latest.append(value)
         bisect.insort(self._sorted, value)
-        count = len(self._sorted)
+        count = self.count = len(self._sorted)
         self.median = self._sorted[count // 2]
         # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
         self.high = self._sorted[min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1]
@@ -63,6 +62,7 @@ class QuantileWindow:
     def clear(self) -> None:
         self._latest.clear()
         self._sorted.clear()
+        self.count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +95,19 @@ def fastest(expected: Sequence[Expected]) -> int:
 @dataclass(slots=True)
 class _Live:
     """What the latest runs of a variant showed, as ratios to the profile: of the worker's time, of the time
-    to the answer, of inference alone. `seen` is the count of all runs at the last of them."""
+    to the answer, of inference alone. `seen` is the count of all runs at the last of them; once there are
+    enough they tell of the present, until `fresh_until` by that count."""
 
     service: QuantileWindow = field(default_factory=QuantileWindow)
     total: QuantileWindow = field(default_factory=QuantileWindow)
     inference: QuantileWindow = field(default_factory=QuantileWindow)
     seen: int = 0
+    fresh_until: float = -1
 
     def clear(self) -> None:
         for window in (self.service, self.total, self.inference):
             window.clear()
+        self.fresh_until = -1
 
 
 class LatencyEstimates:
@@ -113,22 +116,29 @@ class LatencyEstimates:
     def __init__(self, profile: DeviceProfile) -> None:
         self._inference: Mapping[str, Quantiles] = profile.inference
         self._decode: Mapping[str, DecodeCost] = profile.decode
-        self._live = {key: _Live() for key in profile.inference}
-        self._all = _Live()
+        self._live = {key: _Live() for key in profile.inference}  # and of plans of several, once they run
+        self._all = _Live(fresh_until=math.inf)
         self._answer = QuantileWindow(ANSWER_MS)  # from the worker's end to the start of the answer, in ms
         self._count = 0
-        self._ratios: dict[str, tuple[float, float]] = {}  # see `_current`; empty when out of date
 
     def expected(
         self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing, threads: int = 1
     ) -> Expected:
         """Before correction, for a picture of this header."""
+        return Expected(key, self.decode_ms(header, size, preprocessing), self._inference[key].p50, threads)
+
+    def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
+        """What the profile expects of decoding such a picture to `size`."""
         cost = self._decode[decode_key(header.coding, header.scale(size, preprocessing))]
-        return Expected(key, cost.predict_ms(header, size), self._inference[key].p50, threads)
+        return cost.predict_ms(header, size)
+
+    def face_ms(self, key: str, size: int) -> float:
+        """What the profile expects of cutting one face out and running a variant of `size` pixels on it."""
+        return self._decode[CUT].predict_ms(_ANY, size) + self._inference[key].p50
 
     def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""
-        return expected.service_ms * self._current()[expected.key][0]
+        return expected.service_ms * self._present(expected.key).service.median
 
     def median_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for half of such requests."""
@@ -136,19 +146,25 @@ class LatencyEstimates:
 
     def bound_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for almost all such requests."""
-        return expected.service_ms * self._current()[expected.key][1] + self._answer.median
+        return expected.service_ms * self._present(expected.key).total.bound + self._answer.median
 
     def works_and_bounds_ms(self, expected: Sequence[Expected]) -> tuple[list[float], list[float]]:
         """Of each: see `work_ms` and `bound_ms`. The work of what keeps all workers is infinite: there is
         room for it only when nobody else wants one."""
-        ratios, answer = self._current(), self._answer.median
-        works = [e.service_ms * ratios[e.key][0] if e.threads == 1 else math.inf for e in expected]
-        bounds = [e.service_ms * ratios[e.key][1] + answer for e in expected]
+        # The hot path of planning: what `_present` says, without a call for each.
+        answer, lives, count, of_all = self._answer.median, self._live, self._count, self._all
+        works, bounds = [], []
+        for e in expected:
+            live = lives.get(e.key, of_all)
+            if count > live.fresh_until:
+                live = of_all
+            works.append(e.service_ms * live.service.median if e.threads == 1 else math.inf)
+            bounds.append(e.service_ms * live.total.bound + answer)
         return works, bounds
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
         """Learns from one run of a worker."""
-        live = self._live[expected.key]
+        live = self._live.setdefault(expected.key, _Live())
         if self._count - live.seen > _STALE:
             live.clear()
         self._count += 1
@@ -157,15 +173,16 @@ class LatencyEstimates:
         live.service.add(ratio)
         live.inference.add(inference_ms / expected.inference_ms)
         self._all.service.add(ratio)
-        self._ratios = {}
 
     def observe_answer(self, expected: Expected, total_ms: float, delay_ms: float) -> None:
         """Learns from an answer, `total_ms` after its worker's start and `delay_ms` after its end."""
         self._answer.add(delay_ms)
         ratio = (total_ms - self._answer.median) / expected.service_ms
-        self._live[expected.key].total.add(ratio)
+        live = self._live.setdefault(expected.key, _Live())
+        live.total.add(ratio)
+        if live.total.count >= _ENOUGH:
+            live.fresh_until = live.seen + _STALE
         self._all.total.add(ratio)
-        self._ratios = {}
 
     @property
     def spread(self) -> float:
@@ -178,19 +195,13 @@ class LatencyEstimates:
 
     def live(self, key: str) -> Quantiles | None:
         """Inference times of the latest runs; None before there are enough."""
-        live = self._live[key]
-        if not self._fresh(live):
+        live = self._present(key)
+        if live is self._all:
             return None
         median = self._inference[key].p50
         return Quantiles(p50=median * live.inference.median, p95=median * live.inference.high)
 
-    def _current(self) -> dict[str, tuple[float, float]]:
-        """By variant: what its work, and its bound, are of the profile's medians."""
-        if not self._ratios:
-            for key, own in self._live.items():
-                live = own if self._fresh(own) else self._all
-                self._ratios[key] = live.service.median, live.total.bound
-        return self._ratios
-
-    def _fresh(self, live: _Live) -> bool:
-        return self._count - live.seen <= _STALE and len(live.total) >= _ENOUGH
+    def _present(self, key: str) -> _Live:
+        """What the latest runs of a plan showed or, where they are too few or too old, those of all."""
+        live = self._live.get(key, self._all)
+        return live if self._count <= live.fresh_until else self._all

@@ -1,7 +1,7 @@
 """What an operator sees: Prometheus counters and histograms of one process."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -17,8 +17,9 @@ class Metrics:
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         self._answers = Counter(
-            "mobilenet_answers", "Pictures answered", ["variant", "decision", "met"], registry=registry
-        )
+            "mobilenet_answers", "Pictures answered", ["task", "variant", "decision", "met"],
+            registry=registry,
+        )  # fmt: skip
         self._refusals = Counter(
             "mobilenet_refusals", "Pictures refused: full, late, infeasible, expired", ["reason"],
             registry=registry,
@@ -36,8 +37,8 @@ class Metrics:
         self._length.set_function(length)
         self._bytes.set_function(size_bytes)
 
-    def served(self, outcome: "Outcome", met: bool) -> None:
-        self._answers.labels(outcome.variant.id, outcome.decision, str(met).lower()).inc()
+    def served(self, outcome: "Outcome[Any]", met: bool) -> None:
+        self._answers.labels(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()
         for phase in ("queue", "decode", "inference"):
             self._phases.labels(phase).observe(getattr(outcome, f"{phase}_ms") / 1e3)
 

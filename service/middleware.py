@@ -8,8 +8,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
+from service.clock import now_ms
 from service.responses import problem_response
-from service.scheduler import now_ms
 
 log = logging.getLogger(__name__)
 

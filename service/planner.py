@@ -154,3 +154,16 @@ def lateness_ms(
         heapq.heapreplace(free, free[0] + other.work_ms)
         heapq.heapreplace(without, without[0] + other.work_ms)
     return latest
+
+
+def fit_faces(per_face_ms: Sequence[float], faces: int, slack_ms: float) -> tuple[int, int]:
+    """The place of the network for so many faces, and for how many of them there is time.
+
+    `per_face_ms` are bounds, the most accurate network first. It is the first by which all are in time. When
+    there is none it is the fastest, for as many as are, and for one in any case.
+    """
+    for i, bound in enumerate(per_face_ms):
+        if faces * bound <= slack_ms:
+            return i, faces
+    fastest = min(range(len(per_face_ms)), key=per_face_ms.__getitem__)
+    return fastest, min(faces, max(1, int(slack_ms / per_face_ms[fastest])))

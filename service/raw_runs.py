@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant
+from service.clock import now_ms
 from service.open_inference import InputTensor, raw_pictures
-from service.scheduler import Scheduler, now_ms
+from service.scheduler import Scheduler
 from service.schemas import Decision
 
 _MOST_WAITING = 4

@@ -10,58 +10,71 @@ import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from model_store.device import lower_priority
-from model_store.imaging import ImageError, ImageHeader, decode
 from model_store.profile import Quantiles
-from model_store.runtime import Scores
 from service import errors, planner
-from service.catalog import LoadedVariant, Plan, TaskCatalog
+from service.catalog import LoadedDetector, LoadedVariant
+from service.clock import now_ms
 from service.dispatch import Assignment, Dispatcher, Job, Refusal
-from service.latency import Expected, fastest
+from service.latency import fastest
 from service.metrics import Metrics
 from service.schemas import Decision
+from service.work import Ran, Work
 
 log = logging.getLogger(__name__)
 
 WORKER_NICENESS = 5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """What is to be classified, and what the client asked for. `arrival` is of `now_ms`."""
+Result = TypeVar("Result")
 
-    task: TaskCatalog
-    data: bytes
-    header: ImageHeader
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Submission(Generic[Result]):
+    """Work, and when the client needs it. `arrival` is of `now_ms`; with `reject_late` what cannot be in
+    time is refused."""
+
+    work: Work[Result]
     arrival: float
     budget_ms: float | None
-    pinned: LoadedVariant | None
     reject_late: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Scores [classes], the variant that made them, and the time of each phase in ms.
+class Outcome(Generic[Result]):
+    """What a worker made, and when.
 
-    `predicted_ms` and `bound_ms` are what was expected in all when the variant was chosen, `finished`
+    `predicted_ms` and `bound_ms` are what was expected in all when the way to answer was chosen, `finished`
     when the worker was done.
     """
 
-    scores: Scores
-    variant: LoadedVariant
+    ran: Ran[Result]
+    task: str
     assignment: Assignment
     predicted_ms: float
     bound_ms: float
     queue_ms: float
-    decode_ms: float
-    inference_ms: float
     finished: float
+
+    @property
+    def result(self) -> Result:
+        return self.ran.result
+
+    @property
+    def variant(self) -> LoadedVariant:
+        return self.ran.variant
+
+    @property
+    def decode_ms(self) -> float:
+        return self.ran.decode_ms
+
+    @property
+    def inference_ms(self) -> float:
+        return self.ran.inference_ms
 
     @property
     def decision(self) -> Decision:
@@ -74,16 +87,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ticket:
-    """A picture on its way, the plans that it may get (one for a pinned variant), and who waits for it."""
+    """A submission on its way, and who waits for its outcome."""
 
-    picture: Picture
-    plans: Sequence[Plan]
-    result: "asyncio.Future[Outcome]"
-
-
-def now_ms() -> float:
-    """The clock of deadlines: monotonic milliseconds."""
-    return time.monotonic() * 1e3
+    submission: Submission[Any]
+    result: "asyncio.Future[Outcome[Any]]"
 
 
 class Scheduler:
@@ -113,12 +120,12 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    async def run(self, picture: Picture) -> Outcome:
-        """Queues the picture and waits. Raises a Problem; a cancelled caller leaves the queue."""
-        result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        job = self._job(_Ticket(picture, _plans(picture), result))
+    async def run(self, submission: Submission[Result]) -> Outcome[Result]:
+        """Queues the work and waits. Raises a Problem; a cancelled caller leaves the queue."""
+        result: asyncio.Future[Outcome[Result]] = asyncio.get_running_loop().create_future()
+        job = self._job(_Ticket(submission, result))
         with self._changed:
-            self._check_feasible(picture, job)
+            self._check_feasible(submission, job)
             refusal = self._dispatcher.admit(job, now_ms())
             if refusal is not None:
                 self._metrics.refused("full" if refusal.full else "late")
@@ -132,62 +139,52 @@ class Scheduler:
             self._metrics.cancelled("waiting" if waiting else "running")
             raise
 
-    def answered(self, outcome: Outcome) -> None:
+    def answered(self, outcome: Outcome[Any]) -> None:
         """To be called when the answer is about to leave."""
         now = now_ms()
         with self._changed:
-            self._dispatcher.answered(outcome.assignment, now, now - outcome.finished)
+            delay_ms = now - outcome.finished
+            self._dispatcher.answered(outcome.assignment, now, delay_ms, outcome.ran.expected)
         deadline = outcome.assignment.job.deadline
         self._metrics.served(outcome, deadline is None or now <= deadline)
 
-    def expected(self, task: TaskCatalog, header: ImageHeader) -> list[Expected]:
-        """What each plan of the task is expected to take for such a picture, before correction."""
-        return self._expected(task.plans, task, header)
-
-    def _expected(self, plans: Sequence[Plan], task: TaskCatalog, header: ImageHeader) -> list[Expected]:
-        preprocessing = task.manifest.preprocessing
-        estimates = self._dispatcher.estimates
-        return [
-            estimates.expected(p.key, header, p.variant.manifest.resolution, preprocessing, p.threads)
-            for p in plans
-        ]
-
-    def choose_idle(self, task: TaskCatalog, header: ImageHeader, budget_ms: float) -> LoadedVariant | None:
-        """The variant that such a picture would get now on an idle device; None when none fits."""
-        expected = self.expected(task, header)
+    def choose_idle(self, work: Work[object], budget_ms: float) -> int | None:
+        """The way to answer that such work would get now on an idle device; None when none fits."""
+        expected = work.expected(self._dispatcher.estimates)
         with self._changed:
             works, bounds = self._dispatcher.estimates.works_and_bounds_ms(expected)
         chosen = planner.choose(bounds, works, fastest(expected), budget_ms, budget_ms)
-        return None if chosen.decision == "infeasible" else task.plans[chosen.index].variant
+        return None if chosen.decision == "infeasible" else chosen.index
 
-    def latencies(self, variant: LoadedVariant) -> tuple[Quantiles, Quantiles | None]:
+    def latencies(self, variant: LoadedVariant | LoadedDetector) -> tuple[Quantiles, Quantiles | None]:
         """Inference times by the profile, and of the latest runs."""
         with self._changed:
             estimates = self._dispatcher.estimates
             return estimates.profiled(variant.key), estimates.live(variant.key)
 
     def _job(self, ticket: _Ticket) -> Job:
-        picture, plans = ticket.picture, ticket.plans
-        budget = picture.budget_ms
+        submission = ticket.submission
+        work, budget = submission.work, submission.budget_ms
         return Job(
-            expected=self._expected(plans, picture.task, picture.header),
-            top1=picture.task.top1 if picture.pinned is None else [picture.pinned.top1],
-            arrival=picture.arrival,
-            deadline=None if budget is None else picture.arrival + budget,
-            size_bytes=len(picture.data),
-            pinned=None if picture.pinned is None else 0,
-            reject_late=picture.reject_late,
+            expected=work.expected(self._dispatcher.estimates),
+            top1=work.accuracies,
+            arrival=submission.arrival,
+            deadline=None if budget is None else submission.arrival + budget,
+            size_bytes=work.size_bytes,
+            pinned=0 if work.pinned else None,
+            reject_late=submission.reject_late,
             payload=ticket,
         )
 
-    def _check_feasible(self, picture: Picture, job: Job) -> None:
+    def _check_feasible(self, submission: Submission[Any], job: Job) -> None:
         """With on_miss=reject, what would not fit an idle device is refused for good."""
-        if picture.budget_ms is None or not picture.reject_late:
+        budget_ms = submission.budget_ms
+        if budget_ms is None or not submission.reject_late:
             return
         fastest_ms = self._dispatcher.idle_fastest_ms(job)
-        if fastest_ms > picture.budget_ms:
+        if fastest_ms > budget_ms:
             self._metrics.refused("infeasible")
-            raise errors.BudgetInfeasible(picture.budget_ms, fastest_ms)
+            raise errors.BudgetInfeasible(budget_ms, fastest_ms)
 
     def _work(self, cpu: int | None) -> None:
         _settle(cpu)
@@ -198,16 +195,19 @@ class Scheduler:
                     taken.payload, errors.DeadlineExceeded("the deadline passed before a worker was free")
                 )
                 continue
-            result: Outcome | Exception
-            inference_ms = None
+            result: Outcome[Any] | Exception
+            ran = None
             try:
                 result = _serve(taken)
-                inference_ms = result.inference_ms
+                ran = result.ran
             except Exception as error:
                 result = error
             # First of all, so that a client's next request does not find its last one still running.
             with self._changed:
-                self._dispatcher.finish(taken, now_ms(), inference_ms)
+                if ran is None:
+                    self._dispatcher.finish(taken, now_ms(), None)
+                else:
+                    self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected)
                 if taken.threads > 1:
                     self._changed.notify_all()  # the other workers were kept from what came meanwhile
             _hand_over(taken.job.payload, result)
@@ -234,38 +234,20 @@ def _settle(cpu: int | None) -> None:
             os.sched_setaffinity(0, {cpu})
 
 
-def _serve(assignment: Assignment) -> Outcome:
-    ticket: _Ticket = assignment.job.payload
-    picture, plan = ticket.picture, ticket.plans[assignment.index]
-    variant = plan.variant
+def _serve(assignment: Assignment) -> Outcome[Any]:
+    submission: Submission[Any] = assignment.job.payload.submission
     started = now_ms()
-    try:
-        image = decode(picture.data, variant.manifest.resolution, picture.task.manifest.preprocessing)
-    except ImageError as error:
-        raise errors.UnreadableImage(str(error)) from None
-    decoded = now_ms()
-    scores = plan.session.run(image[np.newaxis])[0]
-    finished = now_ms()
-    elapsed = assignment.started - picture.arrival
+    ran = submission.work.run(assignment)
+    elapsed = assignment.started - submission.arrival
     return Outcome(
-        scores=scores,
-        variant=variant,
+        ran=ran,
+        task=submission.work.task,
         assignment=assignment,
         predicted_ms=elapsed + assignment.median_ms,
         bound_ms=elapsed + assignment.bound_ms,
         queue_ms=started - assignment.job.submitted,
-        decode_ms=decoded - started,
-        inference_ms=finished - decoded,
-        finished=finished,
+        finished=now_ms(),
     )
-
-
-def _plans(picture: Picture) -> Sequence[Plan]:
-    """A pinned variant runs on one thread; nothing else needs an estimate then."""
-    pinned = picture.pinned
-    if pinned is None:
-        return picture.task.plans
-    return [next(plan for plan in picture.task.plans if plan.variant is pinned)]
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:
@@ -279,7 +261,7 @@ def _overloaded(refusal: Refusal) -> errors.Overloaded:
     )
 
 
-def _hand_over(ticket: _Ticket, result: Outcome | Exception) -> None:
+def _hand_over(ticket: _Ticket, result: Outcome[Any] | Exception) -> None:
     """Hands a result over to the event loop that waits; a caller that has left is none."""
     future = ticket.result
 

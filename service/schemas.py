@@ -4,14 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model_store.manifest import Precision
+from model_store.detect import MAX_FACES
+from model_store.manifest import AnyAccuracy, Precision
 
 Decision = Literal["fits", "degraded", "infeasible", "pinned", "unbounded"]
 OnMiss = Literal["best_effort", "reject"]
 
 
-class ClassifyQuery(BaseModel):
-    """Query parameters of `POST /v1/classify`; at most one of `latency_budget_ms` and `tier`."""
+class BudgetQuery(BaseModel):
+    """What every inference may be asked; at most one of `latency_budget_ms` and `tier`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,13 +20,27 @@ class ClassifyQuery(BaseModel):
         None, description="Milliseconds from the arrival of the request to the start of the response."
     )
     tier: str | None = Field(None, description="A named budget; see `GET /v1/tiers`.")
-    task: str = Field("imagenet", description="What to answer; see `GET /v1/variants`.")
     variant: str | None = Field(None, description="Runs this very variant, whatever it takes.")
-    top_k: int = Field(5, ge=1, le=1000, description="How many classes to return.")
     on_miss: OnMiss = Field(
         "best_effort",
         description="When the budget cannot be met: the fastest variant all the same, or an error.",
     )
+
+
+class ClassifyQuery(BudgetQuery):
+    """Query parameters of `POST /v1/classify`."""
+
+    task: str = Field("imagenet", description="What to answer; see `GET /v1/variants`.")
+    top_k: int = Field(5, ge=1, le=1000, description="How many classes to return.")
+
+
+class FaceAttributesQuery(BudgetQuery):
+    """Query parameters of `POST /v1/face-attributes`."""
+
+    faces: Literal["detect", "cropped"] = Field(
+        "detect", description="Whether to find the faces first, or the picture is one aligned face."
+    )
+    max_faces: int = Field(10, ge=1, le=MAX_FACES, description="How many faces to tell about, the surest.")
 
 
 class TaskQuery(BaseModel):
@@ -73,13 +88,39 @@ class ClassifyResponse(_Response):
     latency: Latency
 
 
-class AccuracyInfo(_Response):
-    top1: float
-    top5: float
-    source: Literal["published", "measured"]
-    dataset: str
-    pictures: int
-    note: str = ""
+class Box(_Response):
+    """In pixels of the upright picture."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class AgeEstimate(_Response):
+    """In years: the estimate, and the ends of the interval that holds it in 8 of 10 cases."""
+
+    years: float
+    low: float
+    high: float
+
+
+class FaceAttributes(_Response):
+    box: Box
+    score: float | None = Field(description="Probability of a face; None with `faces=cropped`.")
+    age: AgeEstimate
+    attributes: dict[str, float] = Field(description="Probability of each.")
+
+
+class FaceAttributesResponse(_Response):
+    task: str
+    variant: VariantRef
+    detector: VariantRef | None = Field(description="What found the faces; None with `faces=cropped`.")
+    decision: Decision
+    faces: list[FaceAttributes] = Field(description="The surest first.")
+    faces_found: int = Field(description="In the picture; more than `faces` where `limited_by` says why.")
+    limited_by: Literal["max_faces", "time"] | None
+    latency: Latency
 
 
 class LatencyInfo(_Response):
@@ -100,8 +141,8 @@ class VariantInfo(_Response):
     precision: Precision
     mult_adds: int
     parameters: int
-    accuracy: AccuracyInfo | None
-    measured: AccuracyInfo | None
+    accuracy: AnyAccuracy | None
+    measured: AnyAccuracy | None
     latency_ms: LatencyInfo | None
     provider: str | None
     loaded: bool
@@ -117,6 +158,7 @@ class TierInfo(_Response):
     name: str
     latency_budget_ms: float
     variant: str | None = Field(description="What a typical photo takes now; None when none fits.")
+    detector: str | None = Field(None, description="For faces: what finds them then.")
 
 
 class TiersResponse(_Response):

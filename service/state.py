@@ -9,18 +9,21 @@ from typing import Literal
 from model_store import profile as profiling
 from model_store.device import keep_freed_memory, lower_priority, own_cpus, release_memory, usable_cpus
 from model_store.imaging import FORMATS, decode, sample_picture
-from model_store.manifest import Preprocessing
+from model_store.manifest import Head, Preprocessing
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
 from service import errors
 from service.catalog import Catalog, TaskCatalog
 from service.dispatch import Dispatcher
+from service.face_plans import FacePlans
 from service.latency import LatencyEstimates
 from service.metrics import Metrics
 from service.scheduler import WORKER_NICENESS, Scheduler
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+FACES = "faces"
 
 Phase = Literal["starting", "ready", "draining", "failed"]
 
@@ -34,6 +37,7 @@ class Service:
         self.metrics = Metrics()
         self._catalog: Catalog | None = None
         self._scheduler: Scheduler | None = None
+        self._face_plans: FacePlans | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -66,7 +70,8 @@ class Service:
             keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store, threads, self.settings.state_dir)
             catalog = catalog.accelerated(store, profile.inference, threads)
-            catalog = catalog.worthwhile({key: times.p50 for key, times in profile.inference.items()})
+            inference_ms = {key: times.p50 for key, times in profile.inference.items()}
+            catalog = catalog.worthwhile(inference_ms)
             release_memory()  # large pictures of the measurements, other providers, plans not worthwhile
             dispatcher = Dispatcher(
                 LatencyEstimates(profile),
@@ -77,6 +82,9 @@ class Service:
             _load_decoders()
             self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
             self._scheduler.start()
+            faces = catalog.tasks.get(FACES)
+            if faces is not None and faces.variants and catalog.detectors:
+                self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)
             self._catalog = catalog
         except Exception:
             self.phase = "failed"
@@ -105,14 +113,34 @@ class Service:
         if self._scheduler is not None:
             self._scheduler.stop()
 
-    def task(self, name: str) -> TaskCatalog:
-        """Raises UnknownTask, or NotReady when none of its variants is loaded."""
-        known = self.catalog.tasks
+    def task(self, name: str, *heads: Head) -> TaskCatalog:
+        """A task with one of these heads, or with any. Raises UnknownTask, or NotReady when none of its
+        variants is loaded."""
+        known = {n: t for n, t in self.catalog.tasks.items() if not heads or t.manifest.head in heads}
         if name not in known:
             raise errors.UnknownTask(name, sorted(known))
         if not known[name].variants:
             raise errors.NotReady(f"no variant of {name!r} could be loaded; see GET /v1/variants")
         return known[name]
+
+    def faces(self) -> TaskCatalog:
+        """The task of faces. Raises NotReady when none of its variants is loaded."""
+        task = self.catalog.tasks.get(FACES)
+        if task is None or not task.variants:
+            raise errors.NotReady("no network of face attributes is loaded; see GET /v1/variants")
+        return task
+
+    @property
+    def finds_faces(self) -> bool:
+        """Whether there is a detector, and a network for what it finds."""
+        return self._face_plans is not None
+
+    def face_plans(self) -> FacePlans:
+        """What finds faces and tells about them. Raises NotReady when a part is not loaded."""
+        self.faces()
+        if self._face_plans is None:
+            raise errors.NotReady("no face detector is loaded; send one aligned face, with faces=cropped")
+        return self._face_plans
 
 
 def _load_decoders() -> None:
@@ -158,9 +186,10 @@ def _device_profile(catalog: Catalog, store: ModelStore, workers: int, state_dir
 
 def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile | None:
     """None for a profile that lacks a plan, as after a variant was refused and then mended."""
-    if profile is None or any(p.key not in profile.inference for p in catalog.plans()):
+    if profile is None:
         return None
-    return profile
+    keys = {*(plan.key for plan in catalog.plans()), *(d.key for d in catalog.detectors)}
+    return profile if keys <= profile.inference.keys() else None
 
 
 def _measure(catalog: Catalog, store: ModelStore, workers: int) -> DeviceProfile:
@@ -177,4 +206,8 @@ def _measure(catalog: Catalog, store: ModelStore, workers: int) -> DeviceProfile
             times = profiling.measure_inference(p.session, p.variant.manifest.resolution)
             inference[p.key] = times
             log.info("measured %d of %d: %s, p50 %.1f ms", i, len(plans), p.key, times.p50)
+    for detector in catalog.detectors:
+        times = profiling.measure_inference(detector.session, detector.manifest.resolution)
+        inference[detector.key] = times
+        log.info("measured %s, p50 %.1f ms", detector.key, times.p50)
     return DeviceProfile(device=profiling.device_name(), inference=inference, decode=decode)

@@ -5,11 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from model_store.imaging import ImageHeader
-from model_store.manifest import Accuracy, AnyAccuracy, VariantManifest, parse_variant_id
-from service.catalog import LoadedVariant, RefusedVariant
+from model_store.manifest import VariantManifest, parse_variant_id
+from service.catalog import LoadedDetector, LoadedVariant, RefusedVariant
+from service.classification import Classification
+from service.face_analysis import FaceAnalysis
+from service.face_plans import FacePlan
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.schemas import (
-    AccuracyInfo,
     LatencyInfo,
     TaskQuery,
     TierInfo,
@@ -17,7 +19,7 @@ from service.schemas import (
     VariantInfo,
     VariantsResponse,
 )
-from service.state import Service
+from service.state import FACES, Service
 
 router = APIRouter()
 
@@ -29,28 +31,44 @@ _TYPICAL = ImageHeader("JPEG", 500, 375, 100_000)
 async def variants(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> VariantsResponse:
     """Every variant of the store, best first; those that cannot serve say why."""
     catalog = service.catalog
-    if query.task is not None and query.task not in {r.task for r in catalog.refused}:
+    known = {
+        **{v.manifest.task: None for v in catalog.everything()},
+        **{r.task: None for r in catalog.refused},
+    }
+    if query.task is not None and query.task not in known:
         service.task(query.task)
-    wanted = [name for name in catalog.tasks if query.task in (None, name)]
-    found = [_loaded(service, v) for name in wanted for v in catalog.tasks[name].variants]
-    found += [_refused(r) for r in catalog.refused if r.task in wanted]
+    found = [_loaded(service, v) for v in catalog.everything() if query.task in (None, v.manifest.task)]
+    found += [_refused(r) for r in catalog.refused if query.task in (None, r.task)]
     return VariantsResponse(variants=found)
 
 
 @router.get("/v1/tiers", response_model=TiersResponse, dependencies=GUARDS)
 async def tiers(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> TiersResponse:
     """Each tier, and the variant that it takes now for a photo of 500 x 375 pixels."""
-    task = service.task(query.task or "imagenet")
+    work = _typical_work(service, query.task or "imagenet")
     found = []
     for name, budget_ms in service.settings.tiers.items():
-        variant = service.scheduler.choose_idle(task, _TYPICAL, budget_ms)
+        chosen = service.scheduler.choose_idle(work, budget_ms)
+        plan = None if chosen is None else work.plans[chosen]
         found.append(
-            TierInfo(name=name, latency_budget_ms=budget_ms, variant=variant.id if variant else None)
+            TierInfo(
+                name=name,
+                latency_budget_ms=budget_ms,
+                variant=None if plan is None else plan.variant.id,
+                detector=plan.detector.id if isinstance(plan, FacePlan) else None,
+            )
         )
     return TiersResponse(tiers=found)
 
 
-def _loaded(service: Service, variant: LoadedVariant) -> VariantInfo:
+def _typical_work(service: Service, task: str) -> Classification | FaceAnalysis:
+    """Of faces: finding them too, where that is served."""
+    if task == FACES and service.finds_faces:
+        return FaceAnalysis(service.face_plans(), b"", _TYPICAL, max_faces=1)
+    return Classification(service.task(task), b"", _TYPICAL)
+
+
+def _loaded(service: Service, variant: LoadedVariant | LoadedDetector) -> VariantInfo:
     profiled, live = service.scheduler.latencies(variant)
     return _info(
         variant.manifest,
@@ -107,15 +125,11 @@ def _info(
         precision=m.precision,
         mult_adds=m.mult_adds,
         parameters=m.parameters,
-        accuracy=_accuracy(m.accuracy),
-        measured=_accuracy(m.measured),
+        accuracy=m.accuracy,
+        measured=m.measured,
         latency_ms=latency_ms,
         provider=provider,
         loaded=loaded,
         licence=m.licence,
         problem=problem,
     )
-
-
-def _accuracy(accuracy: AnyAccuracy | None) -> AccuracyInfo | None:
-    return AccuracyInfo(**accuracy.model_dump()) if isinstance(accuracy, Accuracy) else None

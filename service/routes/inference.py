@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from service import errors
-from service.scheduler import Outcome, Picture, Scheduler, now_ms
-from service.schemas import Latency
+from service.catalog import LoadedDetector, LoadedVariant, TaskCatalog
+from service.clock import now_ms
+from service.routes.dependencies import query_parameters
+from service.scheduler import Outcome, Result, Scheduler, Submission
+from service.schemas import Latency, VariantRef
 
 
 class Timed(Protocol):
@@ -28,6 +32,38 @@ class Timed(Protocol):
     def threads(self) -> int: ...
 
 
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_PART = {"type": "object", "properties": {"image": _BINARY["schema"]}, "required": ["image"]}
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+        "multipart/form-data": {"schema": _PART},
+    },
+}
+
+
+def takes_picture(query: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a route that takes a picture, and the parameters of `query`."""
+    return {"requestBody": _BODY, "parameters": query_parameters(query)}
+
+
+def find_pinned(task: TaskCatalog, variant: str | None) -> LoadedVariant | None:
+    """The variant that the client asks for; None where it asks for none. Raises UnknownVariant."""
+    if variant is None:
+        return None
+    pinned = task.find(variant)
+    if pinned is None:
+        raise errors.UnknownVariant(variant, [v.id for v in task.variants])
+    return pinned
+
+
+def reference(variant: LoadedVariant | LoadedDetector) -> VariantRef:
+    m = variant.manifest
+    return VariantRef(id=m.id, alpha=m.alpha, resolution=m.resolution, precision=m.precision)
+
+
 def resolve_budget_ms(
     tiers: Mapping[str, float], latency_budget_ms: float | None, tier: str | None
 ) -> float | None:
@@ -42,7 +78,9 @@ def resolve_budget_ms(
     return tiers[tier]
 
 
-async def run_while_connected(scheduler: Scheduler, picture: Picture, request: Request) -> Outcome:
+async def run_while_connected(
+    scheduler: Scheduler, submission: Submission[Result], request: Request
+) -> Outcome[Result]:
     """Waits for the outcome; a client that leaves gives its place in the queue back."""
     serving = asyncio.current_task()
     assert serving is not None  # noqa: S101  (a route runs in a task)
@@ -57,7 +95,7 @@ async def run_while_connected(scheduler: Scheduler, picture: Picture, request: R
 
     watching = asyncio.ensure_future(watch())
     try:
-        return await scheduler.run(picture)
+        return await scheduler.run(submission)
     except asyncio.CancelledError:
         if not left:
             raise

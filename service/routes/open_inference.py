@@ -11,8 +11,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
+from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, TaskCatalog
+from service.classification import Classification
+from service.clock import now_ms
 from service.open_inference import (
     VERSION,
     InferResponse,
@@ -29,7 +32,7 @@ from service.open_inference import (
 from service.raw_runs import RawOutcome, RawRuns
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
-from service.scheduler import Outcome, Picture, now_ms
+from service.scheduler import Outcome, Submission
 from service.state import Service
 from service.uploads import check_picture, read_body
 
@@ -135,13 +138,14 @@ async def infer(
     wishes, tensor = asked.parameters, asked.inputs[0]
     budget_ms = resolve_budget_ms(service.settings.tiers, wishes.latency_budget_ms, wishes.tier)
     reject_late = wishes.on_miss == "reject"
-    outcome: Outcome | RawOutcome
+    outcome: Outcome[Scores] | RawOutcome
     if tensor.datatype == "BYTES":
         data = encoded_picture(tensor)
         header = check_picture(data, service.settings.max_pixels)
         received = now_ms()
-        picture = Picture(task, data, header, arrival, budget_ms, variant, reject_late)
-        outcome = await run_while_connected(service.scheduler, picture, request)
+        submission = Submission(Classification(task, data, header, variant), arrival, budget_ms, reject_late)
+        outcome = await run_while_connected(service.scheduler, submission, request)
+        scores = outcome.result
     elif variant is None:
         raise errors.InvalidParameter(
             "image", f"{name!r} takes BYTES, as each variant has its size; for UINT8 name a variant"
@@ -151,13 +155,14 @@ async def infer(
         received = now_ms()
         limit_ms = budget_ms if reject_late else None
         outcome = await raw_runs.run(service.scheduler, variant, tensor, arrival, limit_ms)
+        scores = outcome.scores
     latency = account(outcome, budget_ms, arrival, received)
     answer = InferResponse(
         model_name=name,
         model_version=VERSION,
         id=asked.id,
         parameters=response_parameters(outcome.variant.id, outcome.decision, latency),
-        outputs=[output_tensor(outcome.scores.reshape(-1, len(task.labels)))],
+        outputs=[output_tensor(scores.reshape(-1, len(task.labels)))],
     )
     response = _json(answer, headers={"Server-Timing": server_timing(latency)})
     if isinstance(outcome, Outcome):

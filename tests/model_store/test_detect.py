@@ -11,11 +11,10 @@ from PIL import Image
 from model_store import boxes
 from model_store.detect import find_faces
 from model_store.imaging import UInt8Array
-from model_store.manifest import Preprocessing
+from model_store.photo import Photo
 from model_store.runtime import Predictions
 from model_store.ssd import DETECTOR_RESOLUTIONS, SsdSpec
 
-PAD = Preprocessing(fit="pad")
 BOXES = st.lists(
     st.tuples(*[st.integers(0, 50)] * 2, *[st.integers(1, 50)] * 2, st.integers(1, 99)), max_size=12
 )
@@ -39,7 +38,7 @@ class White:
         return Predictions(offsets, scores)
 
 
-def picture(width: int, height: int, box: tuple[int, int, int, int], orientation: int = 1) -> bytes:
+def photo(width: int, height: int, box: tuple[int, int, int, int], orientation: int = 1) -> Photo:
     """Black, with a white `box` (left, top, right, bottom); stored as EXIF `orientation` says."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[box[1] : box[3], box[0] : box[2]] = 255
@@ -51,14 +50,14 @@ def picture(width: int, height: int, box: tuple[int, int, int, int], orientation
     exif[0x0112] = orientation
     buffer = io.BytesIO()
     image.save(buffer, "PNG", exif=exif)
-    return buffer.getvalue()
+    return Photo(buffer.getvalue(), 160)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (160, 160), (100, 30)])
 def test_boxes_are_in_pixels_of_the_upright_picture(width: int, height: int, orientation: int) -> None:
     left, top, right, bottom = width // 5, height // 4, width // 2, height // 4 * 3
-    (face,) = find_faces(White(), picture(width, height, (left, top, right, bottom), orientation), PAD)
+    (face,) = find_faces(White(), photo(width, height, (left, top, right, bottom), orientation))
     step = max(width, height) / 160
     assert face.x == pytest.approx(left, abs=step)
     assert face.y == pytest.approx(top, abs=step)
@@ -101,9 +100,9 @@ def test_a_box_outside_the_picture_is_none() -> None:
         def run(self, images: UInt8Array) -> Predictions:
             return Predictions(offsets[np.newaxis], scores[np.newaxis])
 
-    assert find_faces(Fixed(), picture(160, 40, (0, 0, 9, 9)), PAD) == []
+    assert find_faces(Fixed(), photo(160, 40, (0, 0, 9, 9))) == []
     offsets[:, 2:] = 20  # 54 times as large
-    (face,) = find_faces(Fixed(), picture(160, 40, (0, 0, 9, 9)), PAD)
+    (face,) = find_faces(Fixed(), photo(160, 40, (0, 0, 9, 9)))
     assert (face.x, face.y, face.width, face.height) == (0, 0, 160, 40)
 
 

@@ -92,9 +92,10 @@ def test_the_int8_twin_is_in_standard_operators_that_the_runtime_reads_as_intege
     assert not {"Conv", "Gemm", "QuantizeLinear"} & set(kinds)
 
 
-def test_the_service_passes_over_face_variants(store: ModelStore) -> None:
+def test_the_service_loads_them_the_measured_one_first(store: ModelStore) -> None:
     catalog = Catalog.load(store)
-    assert (catalog.tasks, catalog.refused) == ({}, ())
+    assert (list(catalog.tasks), catalog.refused) == (["faces"], ())
+    assert [v.id for v in catalog.tasks["faces"].variants] == [ID, ID.replace("128", "160")]
 
 
 def test_a_variant_says_what_was_measured_and_for_what_it_may_be_used(store: ModelStore) -> None:

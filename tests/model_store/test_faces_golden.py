@@ -16,6 +16,7 @@ from bench.detection import overlap
 from model_store import boxes
 from model_store.detect import Face, faces_of, find_faces
 from model_store.download import read_member
+from model_store.photo import Photo
 from model_store.runtime import OnnxDetector
 from model_store.store import ModelStore
 from tests.golden.faces.pictures import digest
@@ -81,11 +82,10 @@ def test_every_box_is_the_packages(golden: list[Golden], face_store: ModelStore)
 
 def test_served_boxes_are_mostly_the_packages(golden: list[Golden], face_store: ModelStore) -> None:
     """From the bytes of the picture, through the decoding that serves, in whole grey levels."""
-    task = face_store.task("face-detection")
-    detector = OnnxDetector(face_store.open(task.name, LARGE.format("fp32"))[1])
+    detector = OnnxDetector(face_store.open("face-detection", LARGE.format("fp32"))[1])
     same, total = 0, 0
     for picture in golden:
-        ours = find_faces(detector, picture.data, task.preprocessing, min_score=0.3)
+        ours = find_faces(detector, Photo(picture.data, 512), min_score=0.3)
         for theirs in picture.faces:
             total += 1
             best = max(ours, key=partial(overlap, theirs), default=None)
@@ -97,11 +97,10 @@ def test_served_boxes_are_mostly_the_packages(golden: list[Golden], face_store: 
 @pytest.mark.parametrize("size", [512, 320, 224])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_four_faces_of_a_photo(size: int, precision: str, face_store: ModelStore, shared: Path) -> None:
-    task = face_store.task("face-detection")
-    _, model = face_store.open(task.name, f"ssd_mobilenet_v1_1.0_{size}_{precision}")
+    _, model = face_store.open("face-detection", f"ssd_mobilenet_v1_1.0_{size}_{precision}")
     data = (shared / "images" / "photos" / "face.jpg").read_bytes()
     answers = json.loads(ANSWERS.read_text())["pictures"]["face.jpg"]["faces"]
-    found = find_faces(OnnxDetector(model), data, task.preprocessing)
+    found = find_faces(OnnxDetector(model), Photo(data, size))
     assert len(found) == len(answers) == 4
     for values in answers:
         assert max(overlap(face, Face(*values)) for face in found) > 0.5

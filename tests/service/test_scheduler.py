@@ -17,13 +17,16 @@ from bench.server import RunningServer, running_server
 from model_store import profile as profiling
 from model_store.imaging import probe, sample_picture
 from model_store.profile import DeviceProfile, Quantiles
+from model_store.runtime import Scores
 from model_store.store import ModelStore
 from service import errors
 from service.catalog import Catalog
+from service.classification import Classification
+from service.clock import now_ms
 from service.dispatch import Dispatcher, Job, Refusal
 from service.latency import LatencyEstimates
 from service.metrics import Metrics
-from service.scheduler import Picture, Scheduler, now_ms
+from service.scheduler import Scheduler, Submission
 from tests.service import pictures
 
 # So long to decode, with the largest network, that a burst outruns one thread on any machine.
@@ -220,8 +223,9 @@ def profile(catalog: Catalog) -> DeviceProfile:
     return DeviceProfile(device="test", inference=inference, decode=decode)
 
 
-def picture(catalog: Catalog, data: bytes = SMALL) -> Picture:
-    return Picture(catalog.tasks["imagenet"], data, probe(SMALL, 1 << 20), now_ms(), None, None, False)
+def picture(catalog: Catalog, data: bytes = SMALL) -> Submission[Scores]:
+    work = Classification(catalog.tasks["imagenet"], data, probe(SMALL, 1 << 20))
+    return Submission(work, now_ms(), None, reject_late=False)
 
 
 class Refusing(Dispatcher):

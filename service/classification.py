@@ -1,0 +1,60 @@
+"""One picture for one network of a task: what `POST /v1/classify` asks of a worker."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model_store.imaging import ImageError, ImageHeader, decode
+from model_store.runtime import Scores
+from service import errors
+from service.catalog import LoadedVariant, Plan, TaskCatalog
+from service.clock import now_ms
+from service.dispatch import Assignment
+from service.latency import Expected, LatencyEstimates
+from service.work import Ran
+
+
+class Classification:
+    """Scores [classes] of an encoded picture, by the task's most accurate variant that is in time.
+
+    A pinned variant runs on one thread; nothing else needs an estimate then.
+    """
+
+    def __init__(
+        self, catalog: TaskCatalog, data: bytes, header: ImageHeader, pinned: LoadedVariant | None = None
+    ) -> None:
+        self._catalog, self._data, self._header = catalog, data, header
+        self.pinned = pinned is not None
+        self.plans: Sequence[Plan] = catalog.plans
+        self.accuracies: Sequence[float] = catalog.top1
+        if pinned is not None:
+            self.plans = [next(plan for plan in catalog.plans if plan.variant is pinned)]
+            self.accuracies = [pinned.top1]
+
+    @property
+    def task(self) -> str:
+        return self._catalog.manifest.name
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._data)
+
+    def expected(self, estimates: LatencyEstimates) -> list[Expected]:
+        preprocessing = self._catalog.manifest.preprocessing
+        return [
+            estimates.expected(p.key, self._header, p.variant.manifest.resolution, preprocessing, p.threads)
+            for p in self.plans
+        ]
+
+    def run(self, assignment: Assignment) -> Ran[Scores]:
+        """Raises UnreadableImage."""
+        plan = self.plans[assignment.index]
+        variant = plan.variant
+        started = now_ms()
+        try:
+            image = decode(self._data, variant.manifest.resolution, self._catalog.manifest.preprocessing)
+        except ImageError as error:
+            raise errors.UnreadableImage(str(error)) from None
+        decoded = now_ms()
+        scores = plan.session.run(image[np.newaxis])[0]
+        return Ran(scores, variant, assignment.expected, decoded - started, now_ms() - decoded)

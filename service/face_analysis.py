@@ -1,0 +1,152 @@
+"""The faces of a photo: what `POST /v1/face-attributes` asks of a worker.
+
+Two stages in one budget. The plan, a detector and a network for the faces, is chosen for as many faces as
+the latest photos had; how many there are is known once the detector has run, and then the network is chosen
+again, downwards only, and faces that there is no time for are left out, the least sure ones.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from model_store.detect import Face, faces_of, surroundings
+from model_store.imaging import WHOLE, ImageError, ImageHeader
+from model_store.photo import Photo, least_side
+from model_store.runtime import Scores
+from service import errors, planner
+from service.catalog import LoadedDetector, LoadedVariant
+from service.clock import now_ms
+from service.dispatch import Assignment
+from service.face_plans import FacePlan, FacePlans
+from service.latency import ANSWER_MS, Expected, LatencyEstimates
+from service.work import Ran
+
+LimitedBy = Literal["max_faces", "time"]
+
+_BATCH = 4  # faces at a time: more gain nothing, and each needs its activations' memory
+
+
+@dataclass(frozen=True, slots=True)
+class FacesFound:
+    """Faces, the surest first, with the scores [outputs] of each, and how many `detector` found in all.
+
+    Without a detector, the picture is a face."""
+
+    faces: list[Face]
+    scores: list[Scores]
+    found: int
+    limited_by: LimitedBy | None
+    detector: LoadedDetector | None
+
+
+class FaceAnalysis:
+    """Attributes and age of up to `max_faces` faces of an encoded picture."""
+
+    def __init__(
+        self,
+        catalog: FacePlans,
+        data: bytes,
+        header: ImageHeader,
+        max_faces: int,
+        pinned: LoadedVariant | None = None,
+    ) -> None:
+        self._catalog, self._data, self._header = catalog, data, header
+        self._max_faces = max_faces
+        self.pinned = pinned is not None
+        self.plans: Sequence[FacePlan] = catalog.plans if pinned is None else [catalog.pinned(pinned)]
+        self._faces = catalog.expected_faces(max_faces)
+        self._face_ms: dict[str, float] = {}
+
+    @property
+    def task(self) -> str:
+        return self._catalog.task.manifest.name
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._data)
+
+    @property
+    def accuracies(self) -> Sequence[float]:
+        return [plan.accuracy for plan in self.plans]
+
+    def expected(self, estimates: LatencyEstimates) -> list[Expected]:
+        """For the faces that are expected."""
+        self._face_ms = {
+            v.key: estimates.face_ms(v.key, v.manifest.resolution) for v in self._catalog.task.variants
+        }
+        return [self._expected(p, estimates) for p in self.plans]
+
+    def run(self, assignment: Assignment) -> Ran[FacesFound]:
+        """Raises UnreadableImage."""
+        plan = self.plans[assignment.index]
+        detector = plan.detector
+        started = now_ms()
+        try:
+            photo = Photo(self._data, detector.manifest.resolution)
+        except ImageError as error:
+            raise errors.UnreadableImage(str(error)) from None
+        whole = photo.whole()
+        decoded = now_ms()
+        offsets, scores = detector.session.run(whole[np.newaxis])
+        found = faces_of(offsets[0], scores[0], detector.manifest.resolution, photo.size)
+        self._catalog.saw(len(found))
+        wanted = found[: self._max_faces]
+        variant, answered = self._look(photo, wanted, plan, assignment)
+        limited_by: LimitedBy | None = None
+        if len(answered) < len(wanted):
+            limited_by = "time"
+        elif len(wanted) < len(found):
+            limited_by = "max_faces"
+        result = FacesFound(wanted[: len(answered)], answered, len(found), limited_by, detector)
+        done = self._done(assignment, plan, variant, len(answered))
+        return Ran(result, variant, done, decoded - started, now_ms() - decoded)
+
+    def _expected(self, plan: FacePlan, estimates: LatencyEstimates) -> Expected:
+        detector = plan.detector
+        decode_ms = estimates.decode_ms(self._header, least_side(detector.manifest.resolution), WHOLE)
+        faces_ms = self._faces * self._face_ms[plan.variant.key]
+        return Expected(plan.key, decode_ms, estimates.profiled(detector.key).p50 + faces_ms)
+
+    def _done(self, assignment: Assignment, plan: FacePlan, variant: LoadedVariant, faces: int) -> Expected:
+        """What the profile expects of what there turned out to be."""
+        planned = assignment.expected
+        detection_ms = planned.inference_ms - self._faces * self._face_ms[plan.variant.key]
+        faces_ms = faces * self._face_ms[variant.key]
+        return Expected(planned.key, planned.decode_ms, detection_ms + faces_ms)
+
+    def _look(
+        self, photo: Photo, faces: list[Face], plan: FacePlan, assignment: Assignment
+    ) -> tuple[LoadedVariant, list[Scores]]:
+        """The network that fits, and what it says of each face, as far as there is time."""
+        if not faces:
+            return plan.variant, []
+        # Of the time that the profile expects: what almost all such requests took of late.
+        slower = assignment.bound_ms / assignment.expected.service_ms
+        deadline = math.inf if assignment.job.deadline is None else assignment.job.deadline - ANSWER_MS
+        variants = list(self._candidates(plan))
+        per_face_ms = [slower * self._face_ms[v.key] for v in variants]
+        index, count = planner.fit_faces(per_face_ms, len(faces), deadline - now_ms())
+        variant = variants[index]
+        scores: list[Scores] = []
+        for start in range(0, count, _BATCH):
+            batch = faces[start : min(start + _BATCH, count)]
+            if scores and now_ms() + len(batch) * per_face_ms[index] > deadline:
+                break
+            size = variant.manifest.resolution
+            pixels = np.stack([photo.cut(surroundings(face), size) for face in batch])
+            scores.extend(variant.session.run(pixels))
+        return variant, scores
+
+    def _candidates(self, plan: FacePlan) -> Iterator[LoadedVariant]:
+        """The planned one, and the less accurate ones that take less; best first."""
+        yield plan.variant
+        if self.pinned:
+            return
+        least = self._face_ms[plan.variant.key]
+        for variant in self._catalog.task.variants:
+            if variant.top1 < plan.variant.top1 and self._face_ms[variant.key] < least:
+                least = self._face_ms[variant.key]
+                yield variant

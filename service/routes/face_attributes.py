@@ -1,0 +1,111 @@
+"""`POST /v1/face-attributes`."""
+
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from model_store.detect import Face
+from model_store.faces import ATTRIBUTES, age_of, split_scores
+from model_store.imaging import upright_size
+from service.catalog import TaskCatalog
+from service.classification import Classification
+from service.clock import now_ms
+from service.face_analysis import FaceAnalysis, FacesFound
+from service.routes.dependencies import check_api_key, parse_query
+from service.routes.direct import DirectRoute
+from service.routes.inference import (
+    account,
+    find_pinned,
+    reference,
+    resolve_budget_ms,
+    run_while_connected,
+    server_timing,
+    takes_picture,
+)
+from service.scheduler import Outcome, Submission
+from service.schemas import (
+    AgeEstimate,
+    Box,
+    FaceAttributes,
+    FaceAttributesQuery,
+    FaceAttributesResponse,
+)
+from service.state import Service
+from service.uploads import check_picture, read_picture
+
+router = APIRouter(route_class=DirectRoute)
+
+
+@router.post(
+    "/v1/face-attributes",
+    response_model=FaceAttributesResponse,
+    openapi_extra=takes_picture(FaceAttributesQuery),
+    summary="The faces in this picture, their age and attributes, within the latency budget",
+)
+async def face_attributes(request: Request) -> Response:
+    """Finds the faces, or takes the picture for one aligned face, and runs the most accurate detector and
+    network that meet the budget under the present load. A picture without faces is answered with none."""
+    service: Service = request.app.state.service
+    check_api_key(request, service)
+    query = parse_query(request, FaceAttributesQuery)
+    arrival: float = request.state.arrival
+    task = service.faces()
+    plans = service.face_plans() if query.faces == "detect" else None
+    pinned = find_pinned(task, query.variant)
+    settings = service.settings
+    budget_ms = resolve_budget_ms(settings.tiers, query.latency_budget_ms, query.tier)
+    data = await read_picture(request, settings.max_body_bytes)
+    header = check_picture(data, settings.max_pixels)
+    received = now_ms()
+    reject_late = query.on_miss == "reject"
+    outcome: Outcome[Any]
+    if plans is None:
+        cropped = Submission(Classification(task, data, header, pinned), arrival, budget_ms, reject_late)
+        outcome = await run_while_connected(service.scheduler, cropped, request)
+        found = FacesFound([Face(0, 0, *upright_size(data), 1)], [outcome.result], 1, None, None)
+    else:
+        work = FaceAnalysis(plans, data, header, query.max_faces, pinned)
+        outcome = await run_while_connected(
+            service.scheduler, Submission(work, arrival, budget_ms, reject_late), request
+        )
+        found = outcome.result
+    faces = _faces(found, task)
+    latency = account(outcome, budget_ms, arrival, received)
+    answer = FaceAttributesResponse(
+        task=task.manifest.name,
+        variant=reference(outcome.variant),
+        detector=None if found.detector is None else reference(found.detector),
+        decision=outcome.decision,
+        faces=faces,
+        faces_found=found.found,
+        limited_by=found.limited_by,
+        latency=latency,
+    )
+    content = answer.model_dump_json()
+    service.scheduler.answered(outcome)
+    return Response(content, media_type="application/json", headers={"Server-Timing": server_timing(latency)})
+
+
+def _faces(found: FacesFound, task: TaskCatalog) -> list[FaceAttributes]:
+    returned = frozenset(task.manifest.returned or ATTRIBUTES)
+    answers = []
+    for face, scores in zip(found.faces, found.scores, strict=True):
+        attributes, ages = (part[0] for part in split_scores(scores[np.newaxis]))
+        age = age_of(ages)
+        answers.append(
+            FaceAttributes(
+                box=Box(
+                    x=round(face.x, 1), y=round(face.y, 1),
+                    width=round(face.width, 1), height=round(face.height, 1),
+                ),
+                score=None if found.detector is None else round(face.score, 4),
+                age=AgeEstimate(years=round(age.years, 1), low=round(age.low, 1), high=round(age.high, 1)),
+                attributes={
+                    name: round(float(probability), 4)
+                    for name, probability in zip(ATTRIBUTES, attributes, strict=True)
+                    if name in returned
+                },
+            )
+        )  # fmt: skip
+    return answers
