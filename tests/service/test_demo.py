@@ -56,7 +56,7 @@ def test_text_of_the_server_is_never_taken_for_markup(page: httpx.Response) -> N
 def test_every_address_that_the_page_asks_is_served(page: httpx.Response, client: httpx.Client) -> None:
     known = client.get("/openapi.json").json()["paths"]
     asked = set(re.findall(r"/v\d+/[a-z-]+", page.text))
-    assert asked == {"/v1/classify", "/v1/variants", "/v1/tiers"}
+    assert asked == {"/v1/classify", "/v1/face-attributes", "/v1/variants", "/v1/tiers"}
     assert asked <= set(known)
     assert "/" not in known
 
