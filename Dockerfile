@@ -16,18 +16,20 @@ COPY deploy/with_secrets.sh deploy/assemble.py deploy/constraints.txt deploy/
 COPY pyproject.toml README.md ./
 COPY model_store model_store
 COPY service service
-RUN install -d -o 65532 -g 65532 /empty && touch -d "@${SOURCE_DATE_EPOCH}" /empty
+# What is copied is copied with the folder above it: the builder dates a folder that it makes itself by the clock.
+RUN install -d -o 65532 -g 65532 /state/state /store/store && \
+    find /state /store -exec touch -d "@${SOURCE_DATE_EPOCH}" {} +
 
 # ---- everything, for either CPU: what `server` carries, and of the builder's CPU what makes the models
 FROM tools AS site-amd64
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_certificates --mount=type=cache,target=/root/.cache/pip \
     deploy/with_secrets.sh python3 deploy/assemble.py --machine amd64 --extra build \
-      --constraints deploy/constraints.txt --into /app .
+      --constraints deploy/constraints.txt --into /site/app .
 
 FROM tools AS site-arm64
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_certificates --mount=type=cache,target=/root/.cache/pip \
     deploy/with_secrets.sh python3 deploy/assemble.py --machine arm64 --extra build \
-      --constraints deploy/constraints.txt --into /app .
+      --constraints deploy/constraints.txt --into /site/app .
 
 # hadolint ignore=DL3006
 FROM site-${TARGETARCH} AS server-site
@@ -36,18 +38,18 @@ FROM site-${TARGETARCH} AS server-site
 # hadolint ignore=DL3006
 FROM site-${BUILDARCH} AS models
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_certificates \
-    export PYTHONPATH=/app && \
-    deploy/with_secrets.sh python3 -m model_store.cli pull imagenet --store /store && \
-    rm -rf /store/.downloads /store/imagenet/*_fp32 && \
-    python3 -m model_store.cli verify --store /store && \
-    find /store -exec touch -d "@${SOURCE_DATE_EPOCH}" {} +
+    export PYTHONPATH=/site/app && \
+    deploy/with_secrets.sh python3 -m model_store.cli pull imagenet --store /models/store && \
+    rm -rf /models/store/.downloads /models/store/imagenet/*_fp32 && \
+    python3 -m model_store.cli verify --store /models/store && \
+    find /models -exec touch -d "@${SOURCE_DATE_EPOCH}" {} +
 
 # ---- what serves, for the target's CPU
 FROM tools AS edge-site
 ARG TARGETARCH
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_certificates --mount=type=cache,target=/root/.cache/pip \
     deploy/with_secrets.sh python3 deploy/assemble.py --machine "${TARGETARCH}" --serving-only \
-      --constraints deploy/constraints.txt --into /app .
+      --constraints deploy/constraints.txt --into /site/app .
 
 # ---- what both images are
 FROM ${BASE_IMAGE} AS service
@@ -61,7 +63,7 @@ LABEL org.opencontainers.image.title="mobilenet-service" \
 ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MOBILENET_HOST=0.0.0.0 MOBILENET_PORT=8000 MOBILENET_STORE=/store MOBILENET_STATE_DIR=/state
 # Latencies measured on this device are kept here: the one place that must be writable.
-COPY --from=tools --chown=65532:65532 /empty /state
+COPY --from=tools --chown=65532:65532 /state /
 VOLUME /state
 USER 65532:65532
 EXPOSE 8000
@@ -71,10 +73,10 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
 ENTRYPOINT ["python3", "-m", "service"]
 
 FROM service AS edge
-COPY --from=edge-site /app /app
-COPY --from=models /store /store
+COPY --from=edge-site /site /
+COPY --from=models /models /
 
 # The last stage is what a build without --target makes.
 FROM service AS server
-COPY --from=tools --chown=65532:65532 /empty /store
-COPY --from=server-site /app /app
+COPY --from=tools --chown=65532:65532 /store /
+COPY --from=server-site /site /

@@ -18,6 +18,7 @@ RGB = npt.NDArray[np.uint8]
 
 SMALLEST, LARGEST = 48, 300  # height of a pasted face picture, in pixels
 _MOST_FACES = 4
+_MASK = (173, 200, 216)
 _ATTEMPTS = 20  # to find a place for one more face
 _ARCHIVES = ("celeba.zip", "utkface.zip")
 # Where the face is in the pictures of each archive, which are aligned: left, top, right, bottom as shares.
@@ -36,6 +37,18 @@ WITH_PEOPLE = frozenset(
         "n04418357_theater_curtain.JPEG", "n04428191_thresher.JPEG", "n04540053_volleyball.JPEG",
     }
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How hard the faces are to find: their heights in pixels, by how much each is turned in its plane, which
+    share of it is covered from below, as by a mask, and how many there are at most."""
+
+    smallest: int = SMALLEST
+    largest: int = LARGEST
+    degrees: float = 0.0
+    hidden: float = 0.0
+    most_faces: int = _MOST_FACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +78,31 @@ class Material:
         photos = sorted((shared / "images" / "photos").iterdir())
         self._photos = [path for path in photos if path.name not in WITH_PEOPLE]
 
-    def compose(self, seed: int) -> Composition:
+    def compose(self, seed: int, condition: Condition = Condition()) -> Composition:
         rng = np.random.default_rng(seed)
         photo = self._photos[rng.integers(len(self._photos))]
         canvas = read_upright(photo.read_bytes())
         faces: list[Box] = []
         taken: list[Box] = []
-        for _ in range(rng.integers(1, _MOST_FACES + 1)):
+        for _ in range(rng.integers(1, condition.most_faces + 1)):
             archive = _ARCHIVES[rng.integers(len(_ARCHIVES))]
             names = self._names[archive]
             picture = read_upright(self._archives[archive].read(names[rng.integers(len(names))]))
             # Log-uniform: as many small faces as large ones.
-            height = round(float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))))
+            low, high = np.log(condition.smallest), np.log(condition.largest)
+            height = round(float(np.exp(rng.uniform(low, high))))
             width = max(1, round(picture.width * height / picture.height))
-            place = _place(rng, canvas.size, (width, height), taken)
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+            left, top, right, bottom = _FACE_IN[archive]
+            face = Box(left * width, top * height, (right - left) * width, (bottom - top) * height)
+            _cover(picture, face, condition.hidden)
+            picture, face = _turned(picture, face, condition.degrees)
+            place = _place(rng, canvas.size, picture.size, taken)
             if place is None:
                 continue
-            canvas.paste(picture.resize((width, height), Image.Resampling.LANCZOS), place)
-            taken.append(Box(*place, width, height))
-            left, top, right, bottom = _FACE_IN[archive]
-            faces.append(
-                Box(
-                    place[0] + left * width,
-                    place[1] + top * height,
-                    (right - left) * width,
-                    (bottom - top) * height,
-                )
-            )
+            canvas.paste(picture, place, picture if picture.mode == "RGBA" else None)
+            taken.append(Box(*place, *picture.size))
+            faces.append(Box(place[0] + face.x, place[1] + face.y, face.width, face.height))
         return Composition(f"composition-{seed}", np.asarray(canvas), tuple(faces))
 
     @cached_property
@@ -111,6 +122,25 @@ def as_png(pixels: RGB) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _cover(picture: Image.Image, face: Box, share: float) -> None:
+    if share > 0:
+        whole = (face.x, face.y + face.height * (1 - share), face.x + face.width, face.y + face.height)
+        left, top, right, bottom = (round(side) for side in whole)
+        picture.paste(_MASK, (left, top, right, bottom))
+
+
+def _turned(picture: Image.Image, face: Box, degrees: float) -> tuple[Image.Image, Box]:
+    """The box keeps its size, around the centre of the face wherever that goes."""
+    if degrees == 0:
+        return picture, face
+    turned = picture.convert("RGBA").rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    angle = np.deg2rad(degrees)
+    x, y = face.x + face.width / 2 - picture.width / 2, face.y + face.height / 2 - picture.height / 2
+    x, y = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    left, top = x + turned.width / 2 - face.width / 2, y + turned.height / 2 - face.height / 2
+    return turned, Box(float(left), float(top), face.width, face.height)
 
 
 def _place(

@@ -3,7 +3,7 @@
 On compositions (`compositions.py`), through the decoding that serves, beside what face-api's own JavaScript
 finds in the same pictures (tests/golden/faces). A face is found when a box covers it with an intersection
 over union of half or more; every other box is a false one. `--latency` times each detector, on one thread,
-in turns with MobileNet 1.0_224 in fp32.
+in turns with MobileNet 1.0_224 in fp32. `--hard` is for faces that are small, turned, covered or many.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.compositions import Box, Composition, Material, as_png
+from bench.compositions import Box, Composition, Condition, Material, as_png
 from bench.random_store import random_weights
 from model_store.detect import Face, find_faces
 from model_store.graph import build_classifier
@@ -30,6 +30,17 @@ ANSWERS = ROOT / "tests" / "golden" / "faces" / "answers.json"
 TASK = "face-detection"
 _SAME = 0.5  # intersection over union
 _WARM_UP = 3
+CONDITIONS = {
+    "as above": Condition(),
+    "24 to 48 pixels high": Condition(smallest=24, largest=48),
+    "turned by 15 degrees": Condition(degrees=15),
+    "turned by 30 degrees": Condition(degrees=30),
+    "turned by 45 degrees": Condition(degrees=45),
+    "on its side": Condition(degrees=90),
+    "lowest third covered": Condition(hidden=1 / 3),
+    "lower half covered": Condition(hidden=1 / 2),
+    "up to 16 faces": Condition(most_faces=16, largest=120),
+}
 
 
 class Rectangle(Protocol):
@@ -48,12 +59,15 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--pictures", type=int, default=500, help="compositions, at most 500")
+    parser.add_argument("--hard", action="store_true", help="faces that are small, turned, covered, many")
     parser.add_argument("--latency", action="store_true", help="times in place of faces")
     parser.add_argument("--runs", type=int, default=30)
     options = parser.parse_args()
     store = ModelStore(options.store)
     if options.latency:
         _print_latencies(store, options.runs)
+    elif options.hard:
+        _print_hard(store, options.shared, options.pictures)
     else:
         _print_recall(store, options.shared, options.pictures)
 
@@ -91,6 +105,23 @@ def _print_recall(store: ModelStore, shared: Path, pictures: int) -> None:
         detector = OnnxDetector(store.open(TASK, variant)[1])
         found = [find_faces(detector, Photo(data, detector.resolution)) for data in encoded]
         _print_row(variant, compositions, found)
+
+
+def _print_hard(store: ModelStore, shared: Path, pictures: int) -> None:
+    """Recall of the int8 detectors under each condition."""
+    material = Material(shared)
+    names = [name for name in _variants(store) if name.endswith("int8")]
+    detectors = [OnnxDetector(store.open(TASK, name)[1]) for name in names]
+    print(f"{'recall, %':<24}", *(f"{d.resolution:>6}" for d in detectors))
+    for title, condition in CONDITIONS.items():
+        compositions = [material.compose(seed, condition) for seed in range(pictures)]
+        encoded = [as_png(c.pixels) for c in compositions]
+        row = []
+        for detector in detectors:
+            found = [find_faces(detector, Photo(data, detector.resolution)) for data in encoded]
+            hits = sum(count(f, c.faces)[0] for f, c in zip(found, compositions, strict=True))
+            row.append(100 * hits / sum(len(c.faces) for c in compositions))
+        print(f"{title:<24}", *(f"{recall:6.1f}" for recall in row), flush=True)
 
 
 def _print_row(name: str, compositions: list[Composition], found: list[list[Face]]) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 _GLIBC_MINORS = (36, 35, 34, 31, 28, 27, 26, 24, 17)
 # What no program needs at run time.
 _NEVER_USED = (
-    "bin", "*.dist-info/direct_url.json", "**/tests", "**/*.pyi", "**/*.pyx", "**/*.pxd", "**/*.h", "**/*.a",
+    "bin", "*.dist-info/direct_url.json", "*.dist-info/RECORD",
+    "**/tests", "**/*.pyi", "**/*.pyx", "**/*.pxd", "**/*.h", "**/*.a",
     "numpy/f2py", "numpy/distutils", "numpy/_pyinstaller",
     "numpy/_core/*_tests.*.so", "numpy/_core/_simd.*.so",
 )  # fmt: skip
