@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -15,7 +17,7 @@ from model_store import profile
 from model_store.device import cpu_model
 from model_store.runtime import RUNTIME_VERSION
 from model_store.store import ModelStore
-from service import self_test
+from service import preflight, self_test
 from tests.service import pictures
 
 FAILING = Path(__file__).parents[1] / "failing_device"
@@ -119,6 +121,33 @@ def test_a_provider_that_crashes_is_left_out_and_not_tried_again(
         f"{IDS[0]} stays on CPUExecutionProvider: self-test failed: its process was ended by SIGSEGV" in first
     )
     assert "testing" not in second
+
+
+def test_a_runtime_that_cannot_be_loaded_ends_the_start_with_the_reason(
+    own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As onnxruntime 1.21.0 on a Raspberry Pi 4."""
+    package = tmp_path / "site" / "onnxruntime"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{os.getcwd()}")
+    monkeypatch.setenv("MOBILENET_STATE_DIR", str(tmp_path / "state"))
+    for _ in range(2):  # what failed is not remembered
+        done = subprocess.run(
+            [sys.executable, "-m", "service", "--store", str(own_store), "--port", "0"],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"mobilenet-service: {RUNTIME_VERSION} cannot be loaded on {cpu_model()} (SIGILL): "
+            "install another version of onnxruntime\n"
+        )
+
+
+def test_that_the_runtime_loads_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert preflight.problem(tmp_path / "state") is None
+    monkeypatch.setattr(subprocess, "run", None)
+    assert preflight.problem(tmp_path / "state") is None
 
 
 def test_without_a_child_everything_serves_untested_and_the_log_says_so(
