@@ -2,8 +2,8 @@
 
 They are drawn in whole numbers, so that they are the same bytes everywhere and no decoder has a part in it.
 They are chosen for what they show: in four networks, weights whose sums overflow (docs/quantisation.md) move
-the answer to `slopes` by 0.06 to 0.58 and that to `white` by 0.04 to 0.71. A picture that looks like something
-to the network has one sure answer, and hides it (0.0002).
+the answer to `slopes` by 0.06 to 0.58 and that to `white` by 0.04 to 0.71. A picture that looks like
+something to the network has one sure answer, and hides it (0.0002).
 """
 
 from collections.abc import Mapping
