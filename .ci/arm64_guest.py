@@ -1,6 +1,7 @@
 """What runs on the emulated ARM64 CPU, and for comparison on this one: scores of pictures, then the service.
 
-arm64_guest.py --store DIR --pictures DIR --scores FILE.npz [--serve PORT --edge-store DIR --state DIR --python FILE]
+arm64_guest.py --store DIR --pictures DIR --scores FILE.npz
+    [--serve PORT --edge-store DIR --state DIR --python FILE]
 """
 
 import argparse
