@@ -26,7 +26,7 @@ from model_store.opening import check_variant, open_variant
 from model_store.runtime import CPU, RUNTIME_VERSION, ModelUnusable, OnnxSession
 from model_store.store import ModelStore, StoreError
 
-# For one line of a child. The largest variant takes a Cortex-A53 half a second.
+# For one line of a child. The largest variant took 22 s on an emulated core, and no device is as slow.
 _SECONDS = 120.0
 
 # Exit codes by which native code ends a process.

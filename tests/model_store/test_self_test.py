@@ -199,3 +199,14 @@ def test_what_is_no_distribution_is_no_answer(scores: np.ndarray, says: str) -> 
 
     with pytest.raises(golden.WrongAnswer, match=says):
         golden.check(Broken(), "classification", "fp32", {})
+
+
+def test_a_detector_is_tested_by_boxes_and_scores(face_store: ModelStore, tmp_path: Path) -> None:
+    subject = Subject("face-detection", "ssd_mobilenet_v1_1.0_160_int8")
+    assert dict(run(face_store.root, [subject])) == {subject: Verdict("passed")}
+    own = ModelStore(Path(shutil.copytree(face_store.root, tmp_path / "own")))
+    answers = manifest_of(own.root, subject).golden
+    *scores, last = answers["slopes"].split()
+    expect(own.root, subject, {"slopes": " ".join([*scores, str(float(last) + 0.1)])})
+    ((_, verdict),) = run(own.root, [subject])
+    assert "its answer to 'slopes' is 0.05 apart" in verdict.problem
