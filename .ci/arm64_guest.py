@@ -1,6 +1,7 @@
 """What runs on the emulated ARM64 CPU, and for comparison on this one: scores of pictures, then the service.
 
-arm64_guest.py --store DIR --pictures DIR --scores FILE.npz [--serve PORT --edge-store DIR --state DIR]
+arm64_guest.py --store DIR --pictures DIR --scores FILE.npz
+    [--serve PORT --edge-store DIR --state DIR --python FILE]
 """
 
 import argparse
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--serve", type=int, metavar="PORT")
     parser.add_argument("--edge-store", type=Path, metavar="DIR", help="what is served")
     parser.add_argument("--state", type=Path, metavar="DIR")
+    parser.add_argument("--python", help="what starts Python on the same CPU: the kernel cannot")
     options = parser.parse_args()
     say("imported")
     store = ModelStore(options.store)
@@ -44,6 +46,7 @@ def main() -> int:
     np.savez(options.scores, **scores)  # type: ignore[arg-type]
     if options.serve is None:
         return 0
+    sys.executable = options.python or sys.executable
     write_profile(ModelStore(options.edge_store), options.state)
     os.environ |= {"MOBILENET_STATE_DIR": str(options.state), "MOBILENET_THREADS": "1"}
     return serve(["--port", str(options.serve), "--store", str(options.edge_store)])

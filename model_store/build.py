@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from model_store import ssd, trained
+from model_store import golden, ssd, trained
 from model_store.architecture import RESOLUTIONS
 from model_store.calibration import drawn_pictures
 from model_store.graph import build_classifier, read_classifier
@@ -26,8 +24,7 @@ from model_store.manifest import (
 from model_store.quantize import METHOD, quantize
 from model_store.quantized import QuantizedNetwork
 from model_store.quantized_graph import build_quantized_classifier
-from model_store.runtime import OnnxDetector, open_model
-from model_store.ssd import SsdSpec
+from model_store.runtime import open_model
 from model_store.ssd_graph import build_detector, build_quantized_detector, read_detector
 from model_store.ssd_quantize import quantize_detector
 from model_store.ssd_weights import DetectorWeights
@@ -102,7 +99,6 @@ def install_network(
     else:
         precision, model = "fp32", build_classifier(network, resolution, task.head)
     shape = VariantShape(network.alpha, resolution, precision)
-    _check_runs(model, shape, task)
     return _install(
         store, task, model, shape, provenance,
         trained_resolution=network.trained_resolution, accuracy=accuracy, measured=measured,
@@ -121,7 +117,6 @@ def install_detector(
     """Builds and installs a detector for one input size. Raises WeightsError."""
     shape = VariantShape(ssd.ALPHA, resolution, "fp32", task.family)
     model = build_detector(weights, resolution)
-    _check_runs(model, shape, task)
     return _install(
         store, task, model, shape, provenance,
         trained_resolution=ssd.TRAINED_RESOLUTION, measured=measured,
@@ -206,7 +201,7 @@ def quantize_variant(
         quantized = _quantized(model, source, task.head)
     except WeightsError as error:
         raise WeightsError(f"{variant} cannot be quantised: {error}") from error
-    _check_runs(quantized, source.shape._replace(precision="int8"), task)
+    answers = _answers(quantized, task)
     digest = hashlib.sha256(quantized).hexdigest()
     made_from = QuantizedFrom(
         variant=source.id, sha256=source.sha256, accuracy=source.accuracy, method=METHOD
@@ -217,7 +212,7 @@ def quantize_variant(
         measured = known.measured
     changes = {
         "id": twin, "precision": "int8", "accuracy": measured, "measured": measured,
-        "quantized_from": made_from, "sha256": digest,
+        "quantized_from": made_from, "sha256": digest, "golden": answers,
     }  # fmt: skip
     manifest = VariantManifest.model_validate({**dict(source), **changes})
     store.install(manifest, quantized)
@@ -268,6 +263,7 @@ def _install(
         ),
         licence=provenance.licence,
         sha256=hashlib.sha256(model).hexdigest(),
+        golden=_answers(model, task),
     )
     store.install(manifest, model)
     return manifest
@@ -280,16 +276,12 @@ def _checked_resolution(resolution: int | None) -> int:
     return resolution
 
 
-def _check_runs(model: bytes, shape: VariantShape, task: TaskManifest) -> None:
-    """A grey picture gives finite answers: a model that cannot run never reaches the store."""
-    grey = np.full((1, shape.resolution, shape.resolution, 3), 128, np.uint8)
-    session = open_model(model, task.head)
-    if isinstance(session, OnnxDetector):
-        answers, wanted = session.run(grey).scores, SsdSpec(shape.resolution).anchors
-    else:
-        answers, wanted = session.run(grey), task.classes
-    if answers.shape != (1, wanted) or not np.isfinite(answers).all():
-        raise WeightsError("the network gives scores that are not finite")
+def _answers(model: bytes, task: TaskManifest) -> dict[str, str]:
+    """To the golden pictures. Raises WeightsError for what is no answer: it never reaches the store."""
+    try:
+        return golden.answers(open_model(model, task.head), task.head)
+    except golden.WrongAnswer as error:
+        raise WeightsError(f"the network cannot be used: {error}") from error
 
 
 def _sha256(path: Path) -> str:

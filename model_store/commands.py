@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from model_store import evaluate as evaluation
-from model_store import evaluate_faces, published
+from model_store import evaluate_faces, published, self_test
 from model_store import profile as profiling
 from model_store.candidates import open_agreeing
 from model_store.cli_output import (
@@ -26,10 +26,11 @@ from model_store.cli_output import (
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
 from model_store.manifest import TaskManifest
-from model_store.opening import check_variant, open_variant
+from model_store.opening import open_variant
 from model_store.profile import Quantiles
 from model_store.progress import track
 from model_store.runtime import CPU, ModelUnusable, OnnxSession, accelerators
+from model_store.self_test import Subject
 from model_store.store import ModelStore, StoredVariant, StoreError
 from model_store.training.labels import DataError
 from model_store.weights import WeightsError
@@ -58,15 +59,14 @@ def list_variants(store: ModelStore, options: argparse.Namespace) -> int:
 
 
 def verify(store: ModelStore, options: argparse.Namespace) -> int:
-    """Checks bytes against manifests, and that each variant runs; exit code 1 when one does not."""
+    """Checks bytes against manifests, and in a child process how each variant answers; exit code 1 when one
+    cannot be used."""
     results: list[dict[str, object]] = []
-    for v in _variants(store, options.task):
-        try:
-            check_variant(store, v.task, v.id)
-            problem = None
-        except (StoreError, ModelUnusable) as error:
-            problem = str(error).removeprefix(f"{v.id} of {v.task}: ")
-        results.append({"task": v.task, "id": v.id, "ok": problem is None, "problem": problem})
+    subjects = [Subject(v.task, v.id) for v in _variants(store, options.task)]
+    for v, verdict in self_test.run(store.root, subjects):
+        ok = verdict.outcome == "passed"
+        problem = None if ok else verdict.problem.removeprefix(f"{v.variant} of {v.task}: ")
+        results.append({"task": v.task, "id": v.variant, "ok": ok, "problem": problem})
     bad = [r for r in results if not r["ok"]]
     if options.json:
         print_json({"store": str(store.root), "ok": bool(results) and not bad, "variants": results})

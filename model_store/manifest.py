@@ -201,7 +201,8 @@ class VariantManifest(_Manifest):
     """`variant.json`: one (alpha, resolution, precision) of a task.
 
     `accuracy` is what to quote: the published figure where there is one, else the measured one.
-    `measured` is the latest `model-store evaluate`.
+    `measured` is the latest `model-store evaluate`. `golden` is what it answered where it was built, by
+    picture (see `golden.py`).
     """
 
     id: str
@@ -217,6 +218,7 @@ class VariantManifest(_Manifest):
     quantized_from: QuantizedFrom | None = None
     licence: str
     sha256: Sha256
+    golden: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _id_matches(self) -> Self:

@@ -1,5 +1,6 @@
 """A variant of a store, opened for the head of its task, and whether its answers fit the task."""
 
+from model_store import golden
 from model_store.manifest import TaskManifest, VariantManifest
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession, open_model
 from model_store.ssd import SsdSpec
@@ -21,11 +22,12 @@ def open_variant(
 
 
 def check_variant(store: ModelStore, task: str, variant: str) -> None:
-    """Raises StoreError or ModelUnusable when its bytes are wrong, it does not run here, or does not fit its
-    task."""
+    """Raises StoreError or ModelUnusable when its bytes are wrong, it does not run here, does not fit its
+    task, or, as WrongAnswer, does not answer as it did where it was built."""
     manifest = store.task(task)
     store.labels(manifest)
-    open_variant(store, manifest, variant)
+    found, session = open_variant(store, manifest, variant)
+    golden.check(session, manifest.head, found.precision, found.golden)
 
 
 def _check(session: OnnxSession | OnnxDetector, manifest: VariantManifest, task: TaskManifest) -> None:

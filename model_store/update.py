@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from model_store import atomic
+from model_store import atomic, self_test
 from model_store.download import fetch
 from model_store.export import SUMS, is_archive
-from model_store.opening import check_variant
 from model_store.progress import track
 from model_store.runtime import ModelUnusable
+from model_store.self_test import Subject
 from model_store.store import ModelStore, StoreError
 
 _PREVIOUS, _DOWNLOADS, _STAGING = ".previous", ".downloads", ".update-"
@@ -58,7 +58,7 @@ def install(store: ModelStore, source: Path) -> list[str]:
     """The export at `source`, a folder or an archive, replaces the tasks of the same names. Returns those.
 
     Raises StoreError or ModelUnusable, and changes nothing, when a file is missing, too many or not what its
-    sum says, or when a variant does not run on this device.
+    sum says, or when a variant does not pass its self-test on this device.
     """
     with _alone(store):
         for left in store.root.glob(f"{_STAGING}*"):  # by an update that died
@@ -153,15 +153,14 @@ def _sums(source: Path, data: bytes) -> dict[str, str]:
 
 
 def _checked(new: ModelStore) -> list[str]:
-    """The tasks, all of whose variants run here."""
+    """The tasks, all of whose variants run here and answer as where they were built."""
     tasks = new.tasks()
     if not new.variants():
         raise StoreError("the export has no variants")
-    for v in new.variants():
-        try:
-            check_variant(new, v.task, v.id)
-        except ModelUnusable as error:
-            raise ModelUnusable(f"{error}; nothing was changed") from error
+    for v, verdict in self_test.run(new.root, [Subject(v.task, v.id) for v in new.variants()]):
+        if verdict.outcome != "passed":
+            problem = verdict.problem.removeprefix(f"{v.variant} of {v.task}: ")
+            raise ModelUnusable(f"{v.variant} of {v.task}: {problem}; nothing was changed")
     return tasks
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service import processes
-from service.server import configure_logging, serve
+from service import preflight
 from service.settings import PREFIX, Settings, SettingsError, check_environment
 
 
@@ -21,8 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"mobilenet-service: {error}", file=sys.stderr)
         return 2
-    configure_logging(settings)
-    return processes.serve(settings) if settings.workers > 1 else serve(settings)
+    if problem := preflight.problem(settings.state_dir):
+        print(f"mobilenet-service: {problem}", file=sys.stderr)
+        return 1
+    from service import processes, server  # not before: they load the runtime
+
+    server.configure_logging(settings)
+    return processes.serve(settings) if settings.workers > 1 else server.serve(settings)
 
 
 def _options(arguments: Sequence[str] | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from model_store.opening import open_variant
 from model_store.profile import Quantiles
 from model_store.runtime import CPU, ModelUnusable, OnnxDetector, OnnxSession, Session, accelerators
 from model_store.store import ModelStore, StoreError
+from service.self_test import Tested
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 # most budgets with one. The runtime packs the weights for each session anew, so that each costs its size
 # again (24 MiB for alpha 1.0).
 _PARALLEL_VARIANTS = 1
+_NOTHING = Tested({})
 _LEAST_SPEEDUP = 1.25  # of several threads, to be worth all workers
 
 
@@ -33,6 +35,7 @@ class LoadedVariant:
     session: Session
     top1: float
     head: Head = "classification"
+    barred: frozenset[str] = frozenset()  # providers that failed the self-test
 
     @property
     def id(self) -> str:
@@ -102,7 +105,8 @@ class Plan:
 
     def others(self, workers: int) -> list[str]:
         """Providers that may run it in place of the CPU's."""
-        return list(accelerators(workers if self.threads == 1 else 1))
+        found = accelerators(workers if self.threads == 1 else 1)
+        return [provider for provider in found if provider not in self.variant.barred]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +153,11 @@ class Catalog:
     detectors: tuple[LoadedDetector, ...] = ()
 
     @classmethod
-    def load(cls, store: ModelStore, threads: int = 1) -> Self:
+    def load(cls, store: ModelStore, threads: int = 1, tested: Tested = _NOTHING) -> Self:
         """Loads and warms every sound variant; seconds of work, none of it on the event loop.
 
-        `threads` is what one picture may use when all workers are idle.
+        `threads` is what one picture may use when all workers are idle. What `tested` says to fail is not
+        touched.
         """
         tasks: dict[str, TaskCatalog] = {}
         refused: list[RefusedVariant] = []
@@ -164,11 +169,11 @@ class Catalog:
             except StoreError as error:
                 log.error("task %s is left out: %s", name, error)
                 continue
-            loaded = list(_load_variants(store, manifest, refused))
+            loaded = list(_load_variants(store, manifest, tested, refused))
             if manifest.head == "detection":
                 detectors = _detectors(loaded)
             else:
-                variants = _ranked(loaded, manifest.head)
+                variants = _ranked(loaded, manifest, tested)
                 plans = tuple(_plans(store, manifest, variants, threads))
                 tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)
         for r in refused:
@@ -212,11 +217,14 @@ class Catalog:
 
 
 def _load_variants(
-    store: ModelStore, task: TaskManifest, refused: list[RefusedVariant]
+    store: ModelStore, task: TaskManifest, tested: Tested, refused: list[RefusedVariant]
 ) -> Iterator[tuple[VariantManifest, OnnxSession | OnnxDetector]]:
     for found in store.variants(task.name):
         if not is_variant_id(found.id):
             log.warning("%s of %s is no variant and is passed over: %s", found.id, task.name, found.problem)
+            continue
+        if problem := tested.problem(task.name, found.id):
+            refused.append(RefusedVariant(task.name, found.id, problem, found.manifest))
             continue
         try:
             manifest, session = open_variant(store, task, found.id)
@@ -228,11 +236,11 @@ def _load_variants(
 
 
 def _ranked(
-    loaded: list[tuple[VariantManifest, OnnxSession | OnnxDetector]], head: Head
+    loaded: list[tuple[VariantManifest, OnnxSession | OnnxDetector]], task: TaskManifest, tested: Tested
 ) -> tuple[LoadedVariant, ...]:
     top1 = expected_top1([manifest for manifest, _ in loaded])
     variants = [
-        LoadedVariant(manifest, session, top1[manifest.id], head)
+        LoadedVariant(manifest, session, top1[manifest.id], task.head, tested.barred(task.name, manifest.id))
         for manifest, session in loaded
         if isinstance(session, OnnxSession)
     ]

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     store: Path = Field(Path(".store"), description="The model store; it is only read.")
     state_dir: Path = Field(
         default_factory=lambda: _default_state_dir(os.environ),
-        description="Where measured latencies are kept between starts.",
+        description="Where self-tests and measured latencies are kept between starts.",
     )
     max_body_bytes: int = Field(20 << 20, ge=1024, le=1 << 30, description="Largest request body, in bytes.")
     max_pixels: int = Field(

@@ -19,6 +19,7 @@ from service.face_plans import FacePlans
 from service.latency import LatencyEstimates
 from service.metrics import Metrics
 from service.scheduler import WORKER_NICENESS, Scheduler
+from service.self_test import tested
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Service:
         try:
             store = ModelStore(self.settings.store)
             threads = self.settings.threads or usable_cpus()
-            catalog = Catalog.load(store, threads)
+            catalog = Catalog.load(store, threads, tested(store, self.settings.state_dir))
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store, threads, self.settings.state_dir)

@@ -30,7 +30,8 @@ def test_what_serves_is_kept_and_what_fills_a_store_is_not(site: Path) -> None:
     kept = {path.name for path in (site / "model_store").iterdir()}
     assert {"store.py", "runtime.py", "imaging.py", "jpeg.py", "__init__.py"} <= kept
     assert not {"cli.py", "pull.py", "build.py", "quantize.py", "importers", "tasks"} & kept
-    imports = "import model_store, service.__main__, service.healthcheck; print(model_store.__file__)"
+    modules = "model_store, service.__main__, service.processes, service.healthcheck"
+    imports = f"import {modules}; print(model_store.__file__)"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", imports],
         env={**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
