@@ -11,7 +11,7 @@ from service.catalog import LoadedVariant, Plan, TaskCatalog
 from service.clock import now_ms
 from service.dispatch import Assignment
 from service.latency import Expected, LatencyEstimates
-from service.residency import in_memory
+from service.residency import held, in_memory
 from service.work import Ran
 
 
@@ -61,6 +61,6 @@ class Classification:
             except ImageError as error:
                 raise errors.UnreadableImage(str(error)) from None
             decoded = now_ms()
-            scores = plan.session.run(image[np.newaxis])[0]
+            scores = held(plan.session).run(image[np.newaxis])[0]
             ended = now_ms()
         return Ran(scores, variant, assignment.expected, decoded - started, ended - decoded, started - taken)

@@ -22,7 +22,7 @@ from service.clock import now_ms
 from service.dispatch import Assignment
 from service.face_plans import FacePlan, FacePlans
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
-from service.residency import Opened, in_memory, resident
+from service.residency import Opened, held, in_memory, resident
 from service.work import Ran
 
 LimitedBy = Literal["max_faces", "time"]
@@ -96,7 +96,7 @@ class FaceAnalysis:
             raise errors.UnreadableImage(str(error)) from None
         whole = photo.whole()
         decoded = now_ms()
-        offsets, scores = detector.session.run(whole[np.newaxis])
+        offsets, scores = held(detector.session).run(whole[np.newaxis])
         found = faces_of(offsets[0], scores[0], detector.manifest.resolution, photo.size)
         self._catalog.saw(len(found))
         wanted = found[: self._max_faces]
@@ -149,7 +149,7 @@ class FaceAnalysis:
 
     def _candidates(self, plan: FacePlan) -> Iterator[tuple[LoadedVariant, Opened[Scores]]]:
         """The planned one, and the less accurate ones in memory that take less; best first."""
-        yield plan.variant, plan.variant.session
+        yield plan.variant, held(plan.variant.session)
         if self.pinned:
             return
         least = self._face_ms[plan.variant.key]

@@ -27,11 +27,13 @@ def opening_bytes(file_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """Bytes for sessions, for pictures that wait, and for what each worker keeps to decode in."""
+    """Bytes for sessions, for pictures that wait, and for what each worker keeps to decode in; `total` is for
+    all of it."""
 
     sessions: int
     queue: int
     decoding: int
+    total: int
 
     @property
     def opening(self) -> int:
@@ -45,4 +47,4 @@ class MemoryBudget:
         left = max(0, limit_bytes - taken_bytes - _RUNTIME_BYTES)
         queue = left // 8
         decoding = min(KEPT_BYTES, left // 4 // workers)
-        return cls(left - queue - workers * decoding, queue, decoding)
+        return cls(left - queue - workers * decoding, queue, decoding, left)

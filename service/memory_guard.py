@@ -9,11 +9,12 @@ import threading
 from model_store.device import release_memory, resident_bytes
 
 _INTERVAL_S = 0.25
+_REST_S = 1.0  # after memory was given back, which takes some milliseconds
 _NEAR = 0.85  # of the limit
 
 
 class MemoryGuard:
-    """A thread that looks four times a second; it takes a ten-thousandth of a core."""
+    """A thread that looks four times a second, and gives memory back once a second at most."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._most_bytes = int(_NEAR * limit_bytes)
@@ -28,6 +29,9 @@ class MemoryGuard:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(_INTERVAL_S):
-            if (resident_bytes() or 0) > self._most_bytes:
+        pause_s = _INTERVAL_S
+        while not self._ended.wait(pause_s):
+            near = (resident_bytes() or 0) > self._most_bytes
+            if near:
                 release_memory()
+            pause_s = _REST_S if near else _INTERVAL_S

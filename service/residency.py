@@ -81,6 +81,8 @@ class Residency:
         self._changed = threading.Condition()
         self._resident: OrderedDict[OnDemand[object], None] = OrderedDict()  # the latest used last
         self._always: frozenset[OnDemand[object]] = frozenset()
+        self._serving = False
+        self._waits_for_room = False
 
     def __len__(self) -> int:
         """How many are in memory."""
@@ -90,7 +92,8 @@ class Residency:
     def hold(self, wanted: Sequence[OnDemand[object]]) -> Iterator[None]:
         """Keeps them in memory meanwhile; what is not there is opened first, which may take seconds.
 
-        Who holds some must not hold others: the two could wait for each other's memory. Raises NotReady.
+        Who holds some must neither hold nor run others: the two could wait for each other's memory. Raises
+        NotReady.
         """
         try:
             self.take(wanted)
@@ -105,7 +108,9 @@ class Residency:
         """Opens what is not there; all are in use until they are given back. Raises StoreError and
         ModelUnusable, and then nothing is in use."""
         with self._changed:
-            if all(each.session is not None for each in wanted):
+            # Whoever waits for room would wait for ever, if what is in use were taken again and again.
+            free = not self._waits_for_room or self._always.issuperset(wanted)
+            if free and all(each.session is not None for each in wanted):
                 self._use(wanted)
                 return
         with self._opening:
@@ -115,7 +120,7 @@ class Residency:
             try:
                 for each in wanted:
                     if each not in taken:
-                        self._open(each)
+                        self._open(each, taken)
                         taken.append(each)
             except BaseException:
                 self.give_back(taken)
@@ -131,11 +136,11 @@ class Residency:
         """Before serving: has `always` in memory, from now on for good, and of `order` what fits, the first
         ones first."""
         self._always = frozenset(always)
-        chosen, left = list(always), self._budget.sessions - sum(each.bytes for each in always)
+        chosen = list(always)
         for each in order:
-            if each not in chosen and each.bytes <= left:
+            taken = sum(other.bytes for other in chosen)
+            if self.fits(each) and taken + each.bytes <= self._budget.sessions:
                 chosen.append(each)
-                left -= each.bytes
         with self._changed:
             for each in [each for each in self._resident if each not in chosen]:
                 self._drop(each)
@@ -143,18 +148,20 @@ class Residency:
         for each in reversed(chosen):  # the first ones are to be dropped last
             with self.hold([each]):
                 pass
+        self._serving = True
 
     def fits(self, session: OnDemand[object]) -> bool:
         """Whether it ever does, beside those that are always there."""
-        return session in self._always or not self._over(session, self._always)
+        return session in self._always or not self._over(session, self._always, self._budget.opening)
 
     def _use(self, taken: Sequence[OnDemand[object]]) -> None:
         for each in taken:
             each.users += 1
             self._resident.move_to_end(each)
 
-    def _open(self, session: OnDemand[object]) -> None:
-        dropped = self._make_room(session)
+    def _open(self, session: OnDemand[object], beside: Collection[OnDemand[object]]) -> None:
+        """To be used together with those `beside` it, which are in use already."""
+        dropped = self._make_room(session, beside)
         started = time.perf_counter()
         if dropped:
             dropped.clear()
@@ -174,29 +181,39 @@ class Residency:
             session.opened_ms.append((time.perf_counter() - started) * 1e3)
         self._metrics.loaded(session.manifest)
 
-    def _make_room(self, session: OnDemand[object]) -> list[Opened[object]]:
+    def _make_room(
+        self, session: OnDemand[object], beside: Collection[OnDemand[object]]
+    ) -> list[Opened[object]]:
         """What has to go for it to be opened: the memory returns once the caller has forgotten it too.
 
         Waits for what is in use as long as there is no room. Where there will never be, as at the start while
-        all are tried, it is opened all the same.
+        all are tried, it is opened all the same. Before serving nothing waits or is decoded, so that opening
+        may have that room too.
         """
         dropped = []
+        opening = self._budget.opening if self._serving else self._budget.total
         with self._changed:
-            while self._over(session, self._resident):
-                others = [each for each in self._resident if each not in self._always]
+            while self._over(session, self._resident, opening):
+                stay = {*self._always, *beside}
+                others = [each for each in self._resident if each not in stay]
                 idle = [each for each in others if not each.users]
                 if idle:
                     dropped.append(self._drop(idle[0]))
                 elif others:
+                    self._waits_for_room = True
                     self._changed.wait()
                 else:
                     break
+            self._waits_for_room = False
         return dropped
 
-    def _over(self, session: OnDemand[object], others: Collection[OnDemand[object]]) -> bool:
+    def _over(
+        self, session: OnDemand[object], others: Collection[OnDemand[object]], opening_bytes: int
+    ) -> bool:
+        """Whether it and the others are too much, once it is there or while it is opened."""
         taken = sum(each.bytes for each in others)
-        kept, opening = taken + session.bytes, taken + session.opening_bytes
-        return kept > self._budget.sessions or opening > self._budget.opening
+        too_much = taken + session.bytes > self._budget.sessions
+        return too_much or taken + session.opening_bytes > opening_bytes
 
     def _drop(self, session: OnDemand[object]) -> Opened[object]:
         del self._resident[session]
@@ -215,6 +232,13 @@ def resident(session: Opened[Answer] | OnDemand[Answer]) -> Opened[Answer] | Non
     """What it is at this moment, which can be run even when it is dropped meanwhile; None when it is not in
     memory."""
     return session.session if isinstance(session, OnDemand) else session
+
+
+def held(session: Opened[Answer] | OnDemand[Answer]) -> Opened[Answer]:
+    """What it is, within `in_memory`."""
+    found = resident(session)
+    assert found is not None  # noqa: S101  (it is held)
+    return found
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ class Service:
         )  # fmt: skip
 
     def check_ready(self) -> None:
-        """Raises NotReady unless every sound variant is loaded, measured and warm."""
+        """Raises NotReady unless every sound variant is loaded, measured and warm, as memory allows."""
         if self.phase != "ready":
             raise _not_ready(self.phase)
 

@@ -17,10 +17,10 @@ from model_store.store import ModelStore, VariantCorrupt
 from service import errors
 from service.memory import MemoryBudget
 from service.metrics import Metrics
-from service.residency import OnDemand, Residency
+from service.residency import OnDemand, Residency, held
 
 MIB = 1 << 20
-ROOM_FOR_TWO = MemoryBudget(sessions=24 * MIB, queue=0, decoding=100 * MIB)  # of a 10 MiB file: 12 MiB each
+ROOM_FOR_TWO = MemoryBudget(24 * MIB, queue=0, decoding=100 * MIB, total=124 * MIB)
 PICTURE = np.zeros((1, 8, 8, 3), np.uint8)
 
 
@@ -35,7 +35,7 @@ class Opened:
 
 
 class Shelf:
-    """Variants of 10 MiB, and how often each was opened."""
+    """Variants of 10 MiB, which take 12, and how often each was opened."""
 
     def __init__(self, manifest: VariantManifest, budget: MemoryBudget = ROOM_FOR_TWO) -> None:
         self.metrics = Metrics()
@@ -82,13 +82,33 @@ def test_what_is_in_use_stays_and_who_needs_its_room_waits(shelf: Shelf) -> None
         waiting = other.submit(c.run, PICTURE)
         while not shelf.residency._opening.locked():
             pass
-        assert (a.run(PICTURE), b.run(PICTURE)) == ("a", "b")
         assert not waiting.done()
         assert len(shelf.residency) == 2
         shelf.residency.give_back([a])
         assert waiting.result(timeout=30) == "c"
         assert a.session is None
         assert b.session is not None
+
+
+def test_who_waits_for_room_is_not_overtaken_by_who_uses_it_again(shelf: Shelf) -> None:
+    a, b, c = map(shelf.add, "abc")
+    shelf.residency.take([a, b])
+    with ThreadPoolExecutor(2) as others:
+        waiting = others.submit(c.run, PICTURE)
+        while not shelf.residency._waits_for_room:
+            pass
+        again = others.submit(a.run, PICTURE)
+        shelf.residency.give_back([a])
+        assert waiting.result(timeout=30) == "c"
+        assert again.result(timeout=30) == "a"
+    assert shelf.opened == ["a", "b", "c", "a"]
+
+
+def test_two_that_run_together_are_loaded_even_where_they_do_not_fit_together(store_dir: Path) -> None:
+    shelf = Shelf(manifest_of(store_dir), MemoryBudget(20 * MIB, queue=0, decoding=90 * MIB, total=110 * MIB))
+    a, b = map(shelf.add, "ab")
+    with shelf.residency.hold([a, b]):
+        assert held(a).run(PICTURE) + held(b).run(PICTURE) == "ab"
 
 
 def test_of_several_that_ask_at_once_one_opens(shelf: Shelf) -> None:
@@ -138,7 +158,7 @@ def test_what_is_always_there_is_never_dropped(shelf: Shelf) -> None:
 
 def test_opening_needs_room_too(store_dir: Path) -> None:
     """60 MiB of sessions hold five, and one while another is opened, which takes 50."""
-    shelf = Shelf(manifest_of(store_dir), MemoryBudget(sessions=60 * MIB, queue=0, decoding=4 * MIB))
+    shelf = Shelf(manifest_of(store_dir), MemoryBudget(60 * MIB, queue=0, decoding=4 * MIB, total=64 * MIB))
     several = [shelf.add(name) for name in "abc"]
     for each in several:
         each.run(PICTURE)
@@ -147,11 +167,13 @@ def test_opening_needs_room_too(store_dir: Path) -> None:
 
 
 def test_what_can_never_be_opened_beside_the_others_does_not_fit(store_dir: Path) -> None:
-    shelf = Shelf(manifest_of(store_dir), MemoryBudget(sessions=55 * MIB, queue=0, decoding=0))
+    shelf = Shelf(manifest_of(store_dir), MemoryBudget(55 * MIB, queue=0, decoding=0, total=55 * MIB))
     always, other = shelf.add("a"), shelf.add("b")
     shelf.residency.settle([always], [])
     assert shelf.residency.fits(always)
     assert not shelf.residency.fits(other)
+    shelf.residency.settle([always], [other])
+    assert other.session is None
 
 
 @pytest.mark.skipif(resident_bytes() is None, reason="the system does not tell what is resident")
@@ -163,7 +185,7 @@ def test_the_memory_of_a_real_session_returns(store_dir: Path) -> None:
     manifest = found.manifest
     picture = np.zeros((1, manifest.resolution, manifest.resolution, 3), np.uint8)
     residency = Residency(
-        MemoryBudget(sessions=30 * MIB, queue=0, decoding=100 * MIB), Metrics()
+        MemoryBudget(30 * MIB, queue=0, decoding=100 * MIB, total=130 * MIB), Metrics()
     )  # for one of them
 
     def session() -> OnDemand[Scores]:
