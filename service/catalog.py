@@ -23,7 +23,7 @@ from model_store.runtime import (
     accelerators,
 )
 from model_store.store import ModelStore, StoredVariant, StoreError
-from service.residency import OnDemand, Residency, on_demand, resident
+from service.residency import TOO_LARGE, OnDemand, Residency, on_demand, resident
 
 log = logging.getLogger(__name__)
 
@@ -279,6 +279,8 @@ def _load(
     session: OnDemand[Any] = OnDemand(
         residency, found.manifest, found.size_bytes, partial(open_again, found.manifest)
     )
+    if not residency.fits(session):  # to try it could end the process
+        raise ModelUnusable(TOO_LARGE)
     residency.take([session])
     residency.give_back([session])
     return found.manifest, session

@@ -11,7 +11,7 @@ from service.catalog import Catalog, LoadedDetector, LoadedVariant
 from service.memory import MemoryBudget, session_bytes
 from service.memory_guard import MemoryGuard
 from service.metrics import Metrics
-from service.residency import OnDemand, Residency, on_demand
+from service.residency import TOO_LARGE, OnDemand, Residency, on_demand
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,15 +44,15 @@ class Fit:
         if limit is None or taken is None:
             return cls(threads, settings.queue_bytes)
         budget = MemoryBudget.of(limit, taken, threads)
-        all_bytes, second_bytes = _needs(store)
+        all_bytes, second_bytes, largest_bytes = _needs(store)
         log.info(
             "memory: %d of %d MiB are taken, %d are for sessions, which need %d",
             taken >> 20, limit >> 20, budget.sessions >> 20, all_bytes >> 20,
         )  # fmt: skip
         guard, queue_bytes = MemoryGuard(limit), min(settings.queue_bytes, budget.queue)
-        if all_bytes + second_bytes <= budget.sessions:
+        if budget.holds(all_bytes + second_bytes, largest_bytes):
             return cls(threads, queue_bytes, budget.decoding, guard)
-        residency = None if all_bytes <= budget.sessions else Residency(budget, metrics)
+        residency = None if budget.holds(all_bytes, largest_bytes) else Residency(budget, metrics)
         return cls(1, queue_bytes, budget.decoding, guard, residency)
 
 
@@ -60,10 +60,9 @@ def settle(catalog: Catalog, residency: Residency, inference_ms: Mapping[str, fl
     """Has in memory what is worth most, and refuses what would never fit beside what is always there."""
     always, order = first_residents(catalog, inference_ms)
     residency.settle(_sessions(always), _sessions(order))
-    reason = "it takes more memory than the limit leaves for variants (MOBILENET_MEMORY_LIMIT_MB)"
-    too_large = {each: reason for each in order if not all(map(residency.fits, on_demand(each.session)))}
+    too_large = {each: TOO_LARGE for each in order if not all(map(residency.fits, on_demand(each.session)))}
     for each in too_large:
-        log.error("%s is refused: %s", each.key, reason)
+        log.error("%s is refused: %s", each.key, TOO_LARGE)
     return catalog.without(too_large)
 
 
@@ -92,14 +91,17 @@ def _frontier(group: Sequence[Loaded], inference_ms: Mapping[str, float]) -> Ite
             yield each
 
 
-def _needs(store: ModelStore) -> tuple[int, int]:
-    """Bytes of all sessions, and of the second ones with several threads at most: one of each task."""
-    all_bytes = second_bytes = 0
+def _needs(store: ModelStore) -> tuple[int, int, int]:
+    """Bytes of all sessions, of the second ones with several threads at most (one of each task), and of the
+    largest file."""
+    all_bytes = second_bytes = largest_bytes = 0
     for task in store.tasks():
-        sizes = [session_bytes(variant.size_bytes) for variant in store.variants(task)]
-        all_bytes += sum(sizes)
-        second_bytes += max(sizes, default=0)
-    return all_bytes, second_bytes
+        files = [variant.size_bytes for variant in store.variants(task)]
+        all_bytes += sum(map(session_bytes, files))
+        if files:
+            second_bytes += session_bytes(max(files))
+            largest_bytes = max(largest_bytes, *files)
+    return all_bytes, second_bytes, largest_bytes
 
 
 def _sessions(loaded: Sequence[Loaded]) -> list[OnDemand[object]]:

@@ -27,13 +27,17 @@ def opening_bytes(file_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """Bytes for sessions, for pictures that wait, and for what each worker keeps to decode in; `total` is for
-    all of it."""
+    """Bytes for sessions, for pictures that wait, and for what each worker keeps to decode in."""
 
     sessions: int
     queue: int
     decoding: int
-    total: int
+
+    def holds(self, all_bytes: int, file_bytes: int) -> bool:
+        """Whether there is room for so much of sessions, the last of which, of a file of `file_bytes`, is
+        opened when the others are there."""
+        others_bytes = all_bytes - session_bytes(file_bytes)
+        return all_bytes <= self.sessions and others_bytes + opening_bytes(file_bytes) <= self.opening
 
     @property
     def opening(self) -> int:
@@ -47,4 +51,4 @@ class MemoryBudget:
         left = max(0, limit_bytes - taken_bytes - _RUNTIME_BYTES)
         queue = left // 8
         decoding = min(KEPT_BYTES, left // 4 // workers)
-        return cls(left - queue - workers * decoding, queue, decoding, left)
+        return cls(left - queue - workers * decoding, queue, decoding)

@@ -20,12 +20,13 @@ from model_store.manifest import VariantManifest
 from model_store.runtime import CPU, ModelUnusable
 from model_store.store import StoreError
 from service import errors
-from service.memory import MemoryBudget, opening_bytes, session_bytes
+from service.memory import MemoryBudget, session_bytes
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer", covariant=True)
+TOO_LARGE = "it takes more memory than the limit leaves for variants (MOBILENET_MEMORY_LIMIT_MB)"
 _REMEMBERED = 4  # openings, the slowest of which the next one is expected to take
 
 
@@ -49,7 +50,7 @@ class OnDemand(Generic[Answer]):
         open_session: Callable[[], Opened[Answer]],
     ) -> None:
         self.residency, self.manifest = residency, manifest
-        self.bytes, self.opening_bytes = session_bytes(file_bytes), opening_bytes(file_bytes)
+        self.file_bytes, self.bytes = file_bytes, session_bytes(file_bytes)
         self.problem: str | None = None  # why it cannot be opened any more
         # All that follows is the residency's, and changes under its lock.
         self.open_session = open_session
@@ -81,7 +82,6 @@ class Residency:
         self._changed = threading.Condition()
         self._resident: OrderedDict[OnDemand[object], None] = OrderedDict()  # the latest used last
         self._always: frozenset[OnDemand[object]] = frozenset()
-        self._serving = False
         self._waits_for_room = False
 
     def __len__(self) -> int:
@@ -148,11 +148,10 @@ class Residency:
         for each in reversed(chosen):  # the first ones are to be dropped last
             with self.hold([each]):
                 pass
-        self._serving = True
 
     def fits(self, session: OnDemand[object]) -> bool:
         """Whether it ever does, beside those that are always there."""
-        return session in self._always or not self._over(session, self._always, self._budget.opening)
+        return session in self._always or not self._over(session, self._always)
 
     def _use(self, taken: Sequence[OnDemand[object]]) -> None:
         for each in taken:
@@ -186,14 +185,11 @@ class Residency:
     ) -> list[Opened[object]]:
         """What has to go for it to be opened: the memory returns once the caller has forgotten it too.
 
-        Waits for what is in use as long as there is no room. Where there will never be, as at the start while
-        all are tried, it is opened all the same. Before serving nothing waits or is decoded, so that opening
-        may have that room too.
+        Waits for what is in use as long as there is no room; what is used together is opened all the same.
         """
         dropped = []
-        opening = self._budget.opening if self._serving else self._budget.total
         with self._changed:
-            while self._over(session, self._resident, opening):
+            while self._over(session, self._resident):
                 stay = {*self._always, *beside}
                 others = [each for each in self._resident if each not in stay]
                 idle = [each for each in others if not each.users]
@@ -207,13 +203,10 @@ class Residency:
             self._waits_for_room = False
         return dropped
 
-    def _over(
-        self, session: OnDemand[object], others: Collection[OnDemand[object]], opening_bytes: int
-    ) -> bool:
+    def _over(self, session: OnDemand[object], others: Collection[OnDemand[object]]) -> bool:
         """Whether it and the others are too much, once it is there or while it is opened."""
-        taken = sum(each.bytes for each in others)
-        too_much = taken + session.bytes > self._budget.sessions
-        return too_much or taken + session.opening_bytes > opening_bytes
+        all_bytes = session.bytes + sum(each.bytes for each in others)
+        return not self._budget.holds(all_bytes, session.file_bytes)
 
     def _drop(self, session: OnDemand[object]) -> Opened[object]:
         del self._resident[session]

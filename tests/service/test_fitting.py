@@ -35,6 +35,13 @@ def test_the_shares_are_never_more_than_the_limit(limit: int, taken: int, worker
     assert budget.sessions >= budget.queue
 
 
+def test_the_last_one_has_to_be_opened_too() -> None:
+    """Of 10 MiB: it takes 12 then, and 50 meanwhile."""
+    assert MemoryBudget(sessions=30 * MIB, queue=0, decoding=38 * MIB).holds(30 * MIB, 10 * MIB)
+    assert not MemoryBudget(sessions=30 * MIB, queue=0, decoding=37 * MIB).holds(30 * MIB, 10 * MIB)
+    assert not MemoryBudget(sessions=29 * MIB, queue=0, decoding=40 * MIB).holds(30 * MIB, 10 * MIB)
+
+
 def test_the_fastest_is_always_there_and_then_the_most_accurate(store_dir: Path) -> None:
     catalog = Catalog.load(ModelStore(store_dir))
     large, middle, small = catalog.variants()

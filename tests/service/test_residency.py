@@ -20,7 +20,7 @@ from service.metrics import Metrics
 from service.residency import OnDemand, Residency, held
 
 MIB = 1 << 20
-ROOM_FOR_TWO = MemoryBudget(24 * MIB, queue=0, decoding=100 * MIB, total=124 * MIB)
+ROOM_FOR_TWO = MemoryBudget(24 * MIB, queue=0, decoding=100 * MIB)
 PICTURE = np.zeros((1, 8, 8, 3), np.uint8)
 
 
@@ -105,7 +105,7 @@ def test_who_waits_for_room_is_not_overtaken_by_who_uses_it_again(shelf: Shelf) 
 
 
 def test_two_that_run_together_are_loaded_even_where_they_do_not_fit_together(store_dir: Path) -> None:
-    shelf = Shelf(manifest_of(store_dir), MemoryBudget(20 * MIB, queue=0, decoding=90 * MIB, total=110 * MIB))
+    shelf = Shelf(manifest_of(store_dir), MemoryBudget(20 * MIB, queue=0, decoding=90 * MIB))
     a, b = map(shelf.add, "ab")
     with shelf.residency.hold([a, b]):
         assert held(a).run(PICTURE) + held(b).run(PICTURE) == "ab"
@@ -158,7 +158,7 @@ def test_what_is_always_there_is_never_dropped(shelf: Shelf) -> None:
 
 def test_opening_needs_room_too(store_dir: Path) -> None:
     """60 MiB of sessions hold five, and one while another is opened, which takes 50."""
-    shelf = Shelf(manifest_of(store_dir), MemoryBudget(60 * MIB, queue=0, decoding=4 * MIB, total=64 * MIB))
+    shelf = Shelf(manifest_of(store_dir), MemoryBudget(60 * MIB, queue=0, decoding=4 * MIB))
     several = [shelf.add(name) for name in "abc"]
     for each in several:
         each.run(PICTURE)
@@ -167,7 +167,7 @@ def test_opening_needs_room_too(store_dir: Path) -> None:
 
 
 def test_what_can_never_be_opened_beside_the_others_does_not_fit(store_dir: Path) -> None:
-    shelf = Shelf(manifest_of(store_dir), MemoryBudget(55 * MIB, queue=0, decoding=0, total=55 * MIB))
+    shelf = Shelf(manifest_of(store_dir), MemoryBudget(55 * MIB, queue=0, decoding=0))
     always, other = shelf.add("a"), shelf.add("b")
     shelf.residency.settle([always], [])
     assert shelf.residency.fits(always)
@@ -184,9 +184,7 @@ def test_the_memory_of_a_real_session_returns(store_dir: Path) -> None:
     assert found.manifest is not None
     manifest = found.manifest
     picture = np.zeros((1, manifest.resolution, manifest.resolution, 3), np.uint8)
-    residency = Residency(
-        MemoryBudget(30 * MIB, queue=0, decoding=100 * MIB, total=130 * MIB), Metrics()
-    )  # for one of them
+    residency = Residency(MemoryBudget(30 * MIB, queue=0, decoding=100 * MIB), Metrics())  # for one of them
 
     def session() -> OnDemand[Scores]:
         return OnDemand(
