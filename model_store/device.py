@@ -1,4 +1,4 @@
-"""What this machine is: its CPU, and how many of its cores this process may really use."""
+"""What this machine is: its CPU, and how much of its cores and memory this process may really use."""
 
 import contextlib
 import ctypes
@@ -6,13 +6,19 @@ import math
 import os
 import platform
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_STATUS = Path("/proc/self/status")
+_CPUS = Path("/sys/devices/system/cpu")
+_THERMAL = Path("/sys/class/thermal")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # that glibc takes
-_KEPT_BYTES = 40 << 20
+_MIB = 1 << 20
+_LARGEST_MMAP_THRESHOLD = 32 * _MIB  # that glibc takes
+KEPT_BYTES = 40 * _MIB  # of freed memory, by each thread (see `keep_freed_memory`)
 
 
 def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
@@ -45,6 +51,39 @@ def own_cpus(threads: int, cgroup: Path = _CGROUP) -> list[int]:
     return cpus if len(cpus) == threads == usable_cpus(cgroup) else []
 
 
+def memory_limit_bytes(cgroup: Path = _CGROUP, own: Path = _OWN_GROUPS) -> int | None:
+    """The least memory limit of this process's control groups (v2 and v1), where one is below what the
+    machine has; None without."""
+    limits = []
+    for file in _memory_limits(cgroup, own):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            limits.append(int(file.read_text()))
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    least = min(limits, default=machine)
+    return least if least < machine else None
+
+
+def resident_bytes(status: Path = _STATUS) -> int | None:
+    """What this process has in memory; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in status.read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+    return None
+
+
+def cpu_hertz(cpus: Path = _CPUS) -> dict[str, float]:
+    """How fast each CPU is clocked now; empty where the kernel does not tell, as in most virtual machines."""
+    files = sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    return {cpu: khz * 1e3 for cpu, khz in _numbers((f.parents[1].name, f) for f in files)}
+
+
+def celsius(thermal: Path = _THERMAL) -> dict[str, float]:
+    """The temperature of each zone now, by the kernel's name of it; empty where it does not tell."""
+    files = sorted(thermal.glob("thermal_zone[0-9]*/temp"))
+    return {zone: milli / 1e3 for zone, milli in _numbers((f.parent.name, f) for f in files)}
+
+
 def lower_priority(niceness: int) -> None:
     """Of the calling thread and of those that it starts, where the system can (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
@@ -58,18 +97,41 @@ def release_memory() -> None:
         trim(0)
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> None:
     """Keeps freed memory for the next allocation, where the C library can be told so (glibc).
 
     A decoder allocates and frees the same megabytes for each picture. By default they go back to the system
     each time, and up to half the time of a large picture goes into getting fresh pages. A thread keeps no
-    more than 40 MiB, enough for the four copies that WebP makes of 1920 x 1080 pixels: once more than that
-    is free, all of it goes back.
+    more than `kept_bytes`, 40 MiB being enough for the four copies that WebP makes of 1920 x 1080 pixels:
+    once more than that is free, all of it goes back. Where it is to keep less, buffers of a megabyte or more
+    are not kept at all: the holes that they leave between others would add up to more.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD if kept_bytes >= KEPT_BYTES else _MIB)
+        mallopt(_M_TRIM_THRESHOLD, kept_bytes)
+
+
+def _memory_limits(cgroup: Path, own: Path) -> Iterator[Path]:
+    """Of this process's groups and of all around them. In a container, where paths are the host's, that of
+    the root is the container's own."""
+    yield from (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes")
+    with contextlib.suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            older = "memory" in controllers.split(",")
+            if controllers and not older:
+                continue
+            root, name = (cgroup / "memory", "memory.limit_in_bytes") if older else (cgroup, "memory.max")
+            group = PurePosixPath(path.lstrip("/"))
+            yield from (root / part / name for part in (group, *group.parents))
+
+
+def _numbers(files: Iterator[tuple[str, Path]]) -> Iterator[tuple[str, int]]:
+    """The names whose file has a number; a sensor that sleeps has an error instead."""
+    for name, file in files:
+        with contextlib.suppress(OSError, ValueError):
+            yield name, int(file.read_text())
 
 
 def _quota_v2(cgroup: Path) -> float | None:

@@ -55,6 +55,16 @@ class Session(Protocol):
         ...
 
 
+class Detector(Protocol):
+    """As `Session`, for detectors."""
+
+    provider: str
+
+    def run(self, images: UInt8Array) -> Predictions:
+        """uint8 [N, H, W, 3]. Safe to call from several threads."""
+        ...
+
+
 def _openvino_options(threads: int, callers: int) -> dict[str, str]:
     # A stream runs one picture, on a thread of its own while the caller waits. Pinned, that thread would
     # share a core with another caller's decoding while the caller's own core is free.

@@ -46,6 +46,14 @@ class StoredVariant:
     manifest: VariantManifest | None
     problem: str | None
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the model's file; 0 where there is none."""
+        try:
+            return (self.path / MODEL_PATH).stat().st_size
+        except OSError:
+            return 0
+
 
 class ModelStore:
     """A store directory. Reading never writes; a missing directory is an empty store."""

@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Self
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,8 +13,17 @@ from model_store.imaging import UInt8Array
 from model_store.manifest import Head, TaskManifest, VariantManifest, expected_top1, is_variant_id
 from model_store.opening import open_variant
 from model_store.profile import Quantiles
-from model_store.runtime import CPU, ModelUnusable, OnnxDetector, OnnxSession, Session, accelerators
-from model_store.store import ModelStore, StoreError
+from model_store.runtime import (
+    CPU,
+    Detector,
+    ModelUnusable,
+    OnnxDetector,
+    OnnxSession,
+    Session,
+    accelerators,
+)
+from model_store.store import ModelStore, StoredVariant, StoreError
+from service.residency import TOO_LARGE, OnDemand, Residency, on_demand, resident
 from service.self_test import Tested
 
 log = logging.getLogger(__name__)
@@ -25,6 +34,8 @@ log = logging.getLogger(__name__)
 _PARALLEL_VARIANTS = 1
 _NOTHING = Tested({})
 _LEAST_SPEEDUP = 1.25  # of several threads, to be worth all workers
+
+_Opened = OnnxSession | OnnxDetector | OnDemand[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +63,7 @@ class LoadedDetector:
     """A detector, ready to run. `recall` ranks it: the share of faces that it finds."""
 
     manifest: VariantManifest
-    session: OnnxDetector
+    session: Detector
     recall: float
 
     @property
@@ -67,11 +78,17 @@ class LoadedDetector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A way to answer: a variant, with one thread or with all workers' threads for one picture."""
+    """A way to answer: a variant, with one thread or with all workers' threads for one picture.
+
+    `needs` is what has to be brought into memory for it."""
 
     variant: LoadedVariant
     session: Session
     threads: int = 1
+    needs: tuple[OnDemand[object], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", on_demand(self.session))
 
     @property
     def key(self) -> str:
@@ -104,7 +121,9 @@ class Plan:
         return Plan(variant, session, self.threads)
 
     def others(self, workers: int) -> list[str]:
-        """Providers that may run it in place of the CPU's."""
+        """Providers that may run it in place of the CPU's; none for what comes and goes."""
+        if self.needs:
+            return []
         found = accelerators(workers if self.threads == 1 else 1)
         return [provider for provider in found if provider not in self.variant.barred]
 
@@ -153,11 +172,17 @@ class Catalog:
     detectors: tuple[LoadedDetector, ...] = ()
 
     @classmethod
-    def load(cls, store: ModelStore, threads: int = 1, tested: Tested = _NOTHING) -> Self:
+    def load(
+        cls,
+        store: ModelStore,
+        threads: int = 1,
+        tested: Tested = _NOTHING,
+        residency: Residency | None = None,
+    ) -> Self:
         """Loads and warms every sound variant; seconds of work, none of it on the event loop.
 
         `threads` is what one picture may use when all workers are idle. What `tested` says to fail is not
-        touched.
+        touched. With a residency each variant has been in memory once, and not all are.
         """
         tasks: dict[str, TaskCatalog] = {}
         refused: list[RefusedVariant] = []
@@ -169,7 +194,7 @@ class Catalog:
             except StoreError as error:
                 log.error("task %s is left out: %s", name, error)
                 continue
-            loaded = list(_load_variants(store, manifest, tested, refused))
+            loaded = list(_load_variants(store, manifest, tested, refused, residency))
             if manifest.head == "detection":
                 detectors = _detectors(loaded)
             else:
@@ -186,6 +211,10 @@ class Catalog:
     def everything(self) -> list[LoadedVariant | LoadedDetector]:
         """Networks and detectors."""
         return [*self.variants(), *self.detectors]
+
+    def resident(self) -> int:
+        """How many variants are in memory."""
+        return sum(resident(each.session) is not None for each in self.everything())
 
     def plans(self) -> list[Plan]:
         return [plan for task in self.tasks.values() for plan in task.plans]
@@ -215,10 +244,28 @@ class Catalog:
         }
         return replace(self, tasks=tasks)
 
+    def without(self, refused: Mapping[LoadedVariant | LoadedDetector, str]) -> Self:
+        """Without these, for the reason given."""
+        tasks = {
+            name: replace(
+                task,
+                variants=tuple(v for v in task.variants if v not in refused),
+                plans=tuple(p for p in task.plans if p.variant not in refused),
+            )
+            for name, task in self.tasks.items()
+        }
+        detectors = tuple(d for d in self.detectors if d not in refused)
+        named = (RefusedVariant(v.manifest.task, v.id, why, v.manifest) for v, why in refused.items())
+        return replace(self, tasks=tasks, detectors=detectors, refused=(*self.refused, *named))
+
 
 def _load_variants(
-    store: ModelStore, task: TaskManifest, tested: Tested, refused: list[RefusedVariant]
-) -> Iterator[tuple[VariantManifest, OnnxSession | OnnxDetector]]:
+    store: ModelStore,
+    task: TaskManifest,
+    tested: Tested,
+    refused: list[RefusedVariant],
+    residency: Residency | None,
+) -> Iterator[tuple[VariantManifest, _Opened]]:
     for found in store.variants(task.name):
         if not is_variant_id(found.id):
             log.warning("%s of %s is no variant and is passed over: %s", found.id, task.name, found.problem)
@@ -227,34 +274,65 @@ def _load_variants(
             refused.append(RefusedVariant(task.name, found.id, problem, found.manifest))
             continue
         try:
-            manifest, session = open_variant(store, task, found.id)
-            session.run(_grey(manifest.resolution))
+            manifest, session = _load(store, task, found, residency)
         except (StoreError, ModelUnusable) as error:
             refused.append(RefusedVariant(task.name, found.id, str(error), found.manifest))
         else:
             yield manifest, session
 
 
+def _load(
+    store: ModelStore, task: TaskManifest, found: StoredVariant, residency: Residency | None
+) -> tuple[VariantManifest, _Opened]:
+    if residency is None or found.manifest is None:
+        return _open_warm(store, task, found.id)
+
+    def open_again(expected: VariantManifest) -> OnnxSession | OnnxDetector:
+        manifest, session = _open_warm(store, task, expected.id)
+        if manifest.sha256 != expected.sha256:
+            raise ModelUnusable(
+                f"{expected.id} of {task.name} was replaced; the next start takes the new one"
+            )
+        return session
+
+    session: OnDemand[Any] = OnDemand(
+        residency, found.manifest, found.size_bytes, partial(open_again, found.manifest)
+    )
+    if not residency.fits(session):  # to try it could end the process
+        raise ModelUnusable(TOO_LARGE)
+    residency.take([session])
+    residency.give_back([session])
+    return found.manifest, session
+
+
+def _open_warm(
+    store: ModelStore, task: TaskManifest, variant: str
+) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
+    manifest, session = open_variant(store, task, variant)
+    session.run(_grey(manifest.resolution))
+    return manifest, session
+
+
 def _ranked(
-    loaded: list[tuple[VariantManifest, OnnxSession | OnnxDetector]], task: TaskManifest, tested: Tested
+    loaded: list[tuple[VariantManifest, _Opened]], task: TaskManifest, tested: Tested
 ) -> tuple[LoadedVariant, ...]:
     top1 = expected_top1([manifest for manifest, _ in loaded])
     variants = [
         LoadedVariant(manifest, session, top1[manifest.id], task.head, tested.barred(task.name, manifest.id))
         for manifest, session in loaded
-        if isinstance(session, OnnxSession)
+        if not isinstance(session, OnnxDetector)
     ]
     return tuple(sorted(variants, key=lambda v: (-v.top1, v.manifest.mult_adds)))
 
 
 def _detectors(
-    loaded: list[tuple[VariantManifest, OnnxSession | OnnxDetector]],
+    loaded: list[tuple[VariantManifest, _Opened]],
 ) -> tuple[LoadedDetector, ...]:
     recall = expected_top1([manifest for manifest, _ in loaded])
     detectors = [
         LoadedDetector(manifest, session, recall[manifest.id])
         for manifest, session in loaded
-        if isinstance(session, OnnxDetector)
+        if not isinstance(session, OnnxSession)
     ]
     return tuple(sorted(detectors, key=lambda d: (-d.recall, d.manifest.mult_adds)))
 

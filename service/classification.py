@@ -11,6 +11,7 @@ from service.catalog import LoadedVariant, Plan, TaskCatalog
 from service.clock import now_ms
 from service.dispatch import Assignment
 from service.latency import Expected, LatencyEstimates
+from service.residency import held, in_memory
 from service.work import Ran
 
 
@@ -42,19 +43,24 @@ class Classification:
     def expected(self, estimates: LatencyEstimates) -> list[Expected]:
         preprocessing = self._catalog.manifest.preprocessing
         return [
-            estimates.expected(p.key, self._header, p.variant.manifest.resolution, preprocessing, p.threads)
+            estimates.expected(
+                p.key, self._header, p.variant.manifest.resolution, preprocessing, p.threads, p.needs
+            )
             for p in self.plans
         ]
 
     def run(self, assignment: Assignment) -> Ran[Scores]:
-        """Raises UnreadableImage."""
+        """Raises UnreadableImage, or NotReady where the variant cannot be loaded any more."""
         plan = self.plans[assignment.index]
         variant = plan.variant
-        started = now_ms()
-        try:
-            image = decode(self._data, variant.manifest.resolution, self._catalog.manifest.preprocessing)
-        except ImageError as error:
-            raise errors.UnreadableImage(str(error)) from None
-        decoded = now_ms()
-        scores = plan.session.run(image[np.newaxis])[0]
-        return Ran(scores, variant, assignment.expected, decoded - started, now_ms() - decoded)
+        taken = now_ms()
+        with in_memory(plan.needs):
+            started = now_ms()
+            try:
+                image = decode(self._data, variant.manifest.resolution, self._catalog.manifest.preprocessing)
+            except ImageError as error:
+                raise errors.UnreadableImage(str(error)) from None
+            decoded = now_ms()
+            scores = held(plan.session).run(image[np.newaxis])[0]
+            ended = now_ms()
+        return Ran(scores, variant, assignment.expected, decoded - started, ended - decoded, started - taken)

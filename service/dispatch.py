@@ -57,7 +57,7 @@ class Assignment:
     """A job that a worker shall run now by plan `index`.
 
     `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
-    all, take no longer.
+    all, take no longer. `load_ms` of it goes into bringing the plan into memory.
     """
 
     job: Job
@@ -66,6 +66,7 @@ class Assignment:
     started: float
     median_ms: float
     bound_ms: float
+    load_ms: float = 0.0
 
     @property
     def expected(self) -> Expected:
@@ -118,7 +119,7 @@ class Dispatcher:
 
     def idle_fastest_ms(self, job: Job) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since."""
-        return min(expected.service_ms for expected in self._allowed(job)) + ANSWER_MS
+        return min(expected.service_ms + expected.load_ms for expected in self._allowed(job)) + ANSWER_MS
 
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
@@ -173,22 +174,33 @@ class Dispatcher:
         return None
 
     def finish(
-        self, done: Assignment, now: float, inference_ms: float | None, expected: Expected | None = None
+        self,
+        done: Assignment,
+        now: float,
+        inference_ms: float | None,
+        expected: Expected | None = None,
+        load_ms: float = 0.0,
     ) -> None:
         """The worker is free again; `inference_ms` is None when the job failed and teaches nothing.
 
-        `expected` is what the profile expects of what there was to do, where that was not known before.
+        `expected` is what the profile expects of what there was to do, where that was not known before, and
+        `load_ms` the time that went into loading, which teaches nothing about the rest.
         """
         self._running.pop(done.job, None)
         self._exclusive = False  # what keeps all workers runs alone
         if inference_ms is not None:
-            self.estimates.observe(expected or done.expected, now - done.started, inference_ms)
+            self.estimates.observe(expected or done.expected, now - done.started - load_ms, inference_ms)
 
     def answered(
-        self, done: Assignment, now: float, delay_ms: float, expected: Expected | None = None
+        self,
+        done: Assignment,
+        now: float,
+        delay_ms: float,
+        expected: Expected | None = None,
+        load_ms: float = 0.0,
     ) -> None:
         """The answer starts to leave, `delay_ms` after its worker was done."""
-        self.estimates.observe_answer(expected or done.expected, now - done.started, delay_ms)
+        self.estimates.observe_answer(expected or done.expected, now - done.started - load_ms, delay_ms)
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""
@@ -219,7 +231,7 @@ class Dispatcher:
         if job.pinned is not None:
             index, decision = job.pinned, "pinned"
         elif job.deadline is None:
-            index, decision = 0, "unbounded"
+            index, decision = _best_that_loads(job.expected), "unbounded"
         else:
             index = job.fastest
             idle = self.estimates.bound_ms(job.expected[index]) <= job.deadline - job.submitted
@@ -234,7 +246,13 @@ class Dispatcher:
         self._exclusive = expected.threads > 1
         self._shares.take(self._share_ms(now), work * expected.threads)
         return Assignment(
-            job, index, decision, now, estimates.median_ms(expected), estimates.bound_ms(expected)
+            job,
+            index,
+            decision,
+            now,
+            estimates.median_ms(expected),
+            estimates.bound_ms(expected),
+            expected.load_ms,
         )
 
     def _allowance(self, job: Job, works: Sequence[float], fastest_ms: float, now: float) -> float:
@@ -286,3 +304,8 @@ class Dispatcher:
     def _demand(self, job: Job, now: float) -> planner.Demand:
         fastest = self.estimates.bound_ms(job.expected[job.fastest])
         return planner.Demand(self._slack(job, now), fastest, self._work_ms(job))
+
+
+def _best_that_loads(expected: Sequence[Expected]) -> int:
+    """The first plan, but for one that could not be brought into memory any more."""
+    return next((i for i, plan in enumerate(expected) if plan.load_ms < math.inf), 0)

@@ -22,6 +22,7 @@ from service.clock import now_ms
 from service.dispatch import Assignment
 from service.face_plans import FacePlan, FacePlans
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
+from service.residency import Opened, held, in_memory, resident
 from service.work import Ran
 
 LimitedBy = Literal["max_faces", "time"]
@@ -80,8 +81,13 @@ class FaceAnalysis:
         return [self._expected(p, estimates) for p in self.plans]
 
     def run(self, assignment: Assignment) -> Ran[FacesFound]:
-        """Raises UnreadableImage."""
+        """Raises UnreadableImage, or NotReady where a part cannot be loaded any more."""
         plan = self.plans[assignment.index]
+        taken = now_ms()
+        with in_memory(plan.needs):
+            return self._run(plan, assignment, now_ms() - taken)
+
+    def _run(self, plan: FacePlan, assignment: Assignment, load_ms: float) -> Ran[FacesFound]:
         detector = plan.detector
         started = now_ms()
         try:
@@ -90,7 +96,7 @@ class FaceAnalysis:
             raise errors.UnreadableImage(str(error)) from None
         whole = photo.whole()
         decoded = now_ms()
-        offsets, scores = detector.session.run(whole[np.newaxis])
+        offsets, scores = held(detector.session).run(whole[np.newaxis])
         found = faces_of(offsets[0], scores[0], detector.manifest.resolution, photo.size)
         self._catalog.saw(len(found))
         wanted = found[: self._max_faces]
@@ -102,13 +108,14 @@ class FaceAnalysis:
             limited_by = "max_faces"
         result = FacesFound(wanted[: len(answered)], answered, len(found), limited_by, detector)
         done = self._done(assignment, plan, variant, len(answered))
-        return Ran(result, variant, done, decoded - started, now_ms() - decoded)
+        return Ran(result, variant, done, decoded - started, now_ms() - decoded, load_ms)
 
     def _expected(self, plan: FacePlan, estimates: LatencyEstimates) -> Expected:
         detector = plan.detector
         decode_ms = estimates.decode_ms(self._header, least_side(detector.manifest.resolution), WHOLE)
         faces_ms = self._faces * self._face_ms[plan.variant.key]
-        return Expected(plan.key, decode_ms, estimates.profiled(detector.key).p50 + faces_ms)
+        detection_ms = estimates.profiled(detector.key).p50
+        return Expected(plan.key, decode_ms, detection_ms + faces_ms, needs=plan.needs)
 
     def _done(self, assignment: Assignment, plan: FacePlan, variant: LoadedVariant, faces: int) -> Expected:
         """What the profile expects of what there turned out to be."""
@@ -124,12 +131,12 @@ class FaceAnalysis:
         if not faces:
             return plan.variant, []
         # Of the time that the profile expects: what almost all such requests took of late.
-        slower = assignment.bound_ms / assignment.expected.service_ms
+        slower = (assignment.bound_ms - assignment.load_ms) / assignment.expected.service_ms
         deadline = math.inf if assignment.job.deadline is None else assignment.job.deadline - ANSWER_MS
-        variants = list(self._candidates(plan))
-        per_face_ms = [slower * self._face_ms[v.key] for v in variants]
+        candidates = list(self._candidates(plan))
+        per_face_ms = [slower * self._face_ms[v.key] for v, _ in candidates]
         index, count = planner.fit_faces(per_face_ms, len(faces), deadline - now_ms())
-        variant = variants[index]
+        variant, session = candidates[index]
         scores: list[Scores] = []
         for start in range(0, count, _BATCH):
             batch = faces[start : min(start + _BATCH, count)]
@@ -137,16 +144,17 @@ class FaceAnalysis:
                 break
             size = variant.manifest.resolution
             pixels = np.stack([photo.cut(surroundings(face), size) for face in batch])
-            scores.extend(variant.session.run(pixels))
+            scores.extend(session.run(pixels))
         return variant, scores
 
-    def _candidates(self, plan: FacePlan) -> Iterator[LoadedVariant]:
-        """The planned one, and the less accurate ones that take less; best first."""
-        yield plan.variant
+    def _candidates(self, plan: FacePlan) -> Iterator[tuple[LoadedVariant, Opened[Scores]]]:
+        """The planned one, and the less accurate ones in memory that take less; best first."""
+        yield plan.variant, held(plan.variant.session)
         if self.pinned:
             return
         least = self._face_ms[plan.variant.key]
         for variant in self._catalog.task.variants:
-            if variant.top1 < plan.variant.top1 and self._face_ms[variant.key] < least:
+            session = resident(variant.session)
+            if session and variant.top1 < plan.variant.top1 and self._face_ms[variant.key] < least:
                 least = self._face_ms[variant.key]
-                yield variant
+                yield variant, session

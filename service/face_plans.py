@@ -3,19 +3,25 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.catalog import LoadedDetector, LoadedVariant, TaskCatalog
+from service.residency import OnDemand, on_demand
 
 _REMEMBERED = 64  # photos, whose faces tell how many the next one will have
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacePlan:
-    """`accuracy` is the share of all attributes of all faces that are answered, and right."""
+    """`accuracy` is the share of all attributes of all faces that are answered, and right. `needs` is what
+    has to be brought into memory for it."""
 
     detector: LoadedDetector
     variant: LoadedVariant
+    needs: tuple[OnDemand[object], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", on_demand(self.detector.session, self.variant.session))
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
@@ -65,19 +66,34 @@ class QuantileWindow:
         self.count = 0
 
 
+class Loadable(Protocol):
+    """Something that a plan needs and that may not be in memory."""
+
+    @property
+    def load_ms(self) -> float:
+        """How long it takes now until it is; infinite where that has failed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What the profile expects of one picture with one plan: the medians of its phases, and of the whole
-    that a worker needs. With several `threads` it keeps all workers."""
+    that a worker needs once all that it `needs` is in memory. With several `threads` it keeps all workers."""
 
     key: str
     decode_ms: float
     inference_ms: float
     threads: int = 1
+    needs: tuple[Loadable, ...] = ()
     service_ms: float = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "service_ms", self.decode_ms + self.inference_ms)
+
+    @property
+    def load_ms(self) -> float:
+        """At this moment, before anything runs."""
+        return sum(each.load_ms for each in self.needs) if self.needs else 0.0
 
 
 def fastest(expected: Sequence[Expected]) -> int:
@@ -122,10 +138,17 @@ class LatencyEstimates:
         self._count = 0
 
     def expected(
-        self, key: str, header: ImageHeader, size: int, preprocessing: Preprocessing, threads: int = 1
+        self,
+        key: str,
+        header: ImageHeader,
+        size: int,
+        preprocessing: Preprocessing,
+        threads: int = 1,
+        needs: tuple[Loadable, ...] = (),
     ) -> Expected:
         """Before correction, for a picture of this header."""
-        return Expected(key, self.decode_ms(header, size, preprocessing), self._inference[key].p50, threads)
+        decode_ms = self.decode_ms(header, size, preprocessing)
+        return Expected(key, decode_ms, self._inference[key].p50, threads, needs)
 
     def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
         """What the profile expects of decoding such a picture to `size`."""
@@ -138,7 +161,7 @@ class LatencyEstimates:
 
     def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""
-        return expected.service_ms * self._present(expected.key).service.median
+        return expected.service_ms * self._present(expected.key).service.median + expected.load_ms
 
     def median_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for half of such requests."""
@@ -146,7 +169,8 @@ class LatencyEstimates:
 
     def bound_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for almost all such requests."""
-        return expected.service_ms * self._present(expected.key).total.bound + self._answer.median
+        most = expected.service_ms * self._present(expected.key).total.bound
+        return most + self._answer.median + expected.load_ms
 
     def works_and_bounds_ms(self, expected: Sequence[Expected]) -> tuple[list[float], list[float]]:
         """Of each: see `work_ms` and `bound_ms`. The work of what keeps all workers is infinite: there is
@@ -158,8 +182,12 @@ class LatencyEstimates:
             live = lives.get(e.key, of_all)
             if count > live.fresh_until:
                 live = of_all
-            works.append(e.service_ms * live.service.median if e.threads == 1 else math.inf)
-            bounds.append(e.service_ms * live.total.bound + answer)
+            work, bound = e.service_ms * live.service.median, e.service_ms * live.total.bound + answer
+            if e.needs:
+                load_ms = e.load_ms
+                work, bound = work + load_ms, bound + load_ms
+            works.append(work if e.threads == 1 else math.inf)
+            bounds.append(bound)
         return works, bounds
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
@@ -183,6 +211,11 @@ class LatencyEstimates:
         if live.total.count >= _ENOUGH:
             live.fresh_until = live.seen + _STALE
         self._all.total.add(ratio)
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer workers have taken of late than the profile says, in the median: 1 as measured."""
+        return self._all.service.median
 
     @property
     def spread(self) -> float:

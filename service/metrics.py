@@ -1,9 +1,14 @@
 """What an operator sees: Prometheus counters and histograms of one process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from model_store.device import celsius, cpu_hertz
+from model_store.manifest import VariantManifest
 
 if TYPE_CHECKING:
     from service.scheduler import Outcome
@@ -32,10 +37,39 @@ class Metrics:
         )
         self._length = Gauge("mobilenet_queue_length", "Pictures that wait", registry=registry)
         self._bytes = Gauge("mobilenet_queue_bytes", "Bytes of pictures that wait", registry=registry)
+        self._residents = Gauge("mobilenet_resident_variants", "Variants in memory", registry=registry)
+        self._loads = Counter(
+            "mobilenet_variant_loads", "Variants brought into memory, where it does not hold all",
+            ["task", "variant"], registry=registry,
+        )  # fmt: skip
+        self._drops = Counter(
+            "mobilenet_variant_drops", "Variants dropped from memory to make room", ["task", "variant"],
+            registry=registry,
+        )  # fmt: skip
+        self._slowdown = Gauge(
+            "mobilenet_slowdown_ratio",
+            "Median of what workers take of late to what was measured first: above 1 where the device is "
+            "throttled, or others use its cores",
+            registry=registry,
+        )
+        self._slowdown.set(1)
+        registry.register(_Sensors())
 
     def watch_queue(self, length: Callable[[], int], size_bytes: Callable[[], int]) -> None:
         self._length.set_function(length)
         self._bytes.set_function(size_bytes)
+
+    def watch_slowdown(self, ratio: Callable[[], float]) -> None:
+        self._slowdown.set_function(ratio)
+
+    def watch_residents(self, count: Callable[[], int]) -> None:
+        self._residents.set_function(count)
+
+    def loaded(self, variant: VariantManifest) -> None:
+        self._loads.labels(variant.task, variant.id).inc()
+
+    def dropped(self, variant: VariantManifest) -> None:
+        self._drops.labels(variant.task, variant.id).inc()
 
     def served(self, outcome: "Outcome[Any]", met: bool) -> None:
         self._answers.labels(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()
@@ -51,3 +85,16 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Sensors(Collector):
+    """What the kernel tells of the device at each scrape; nothing where it tells nothing."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        clocks = GaugeMetricFamily("mobilenet_cpu_frequency_hertz", "Clock of each CPU now", labels=["cpu"])
+        heat = GaugeMetricFamily("mobilenet_temperature_celsius", "Of each thermal zone", labels=["zone"])
+        for family, values in ((clocks, cpu_hertz()), (heat, celsius())):
+            for name, value in values.items():
+                family.add_metric([name], value)
+            if values:
+                yield family

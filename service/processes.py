@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
-from model_store.device import usable_cpus
+from model_store.device import resident_bytes, usable_cpus
 from service import server
+from service.fitting import limit_bytes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,11 @@ def shares(processes: int, cpus: list[int], usable: int) -> list[Share]:
     return [Share(part, len(part)) for part in parts]
 
 
+def memory_share_mb(limit_bytes: int, supervisor_bytes: int, processes: int) -> int:
+    """What each process may have of the limit for all; one MiB at least, as 0 is no limit."""
+    return max(1, (limit_bytes - supervisor_bytes) // processes >> 20)
+
+
 def serve(settings: Settings) -> int:
     """Runs `settings.workers` processes until SIGTERM or SIGINT. Exit codes: 0 done, 1 failed."""
     try:
@@ -52,6 +58,10 @@ def serve(settings: Settings) -> int:
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
         return 1
+    limit = limit_bytes(settings)
+    if limit is not None:
+        share_mb = memory_share_mb(limit, resident_bytes() or 0, settings.workers)
+        settings = settings.model_copy(update={"memory_limit_mb": share_mb})
     affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     split = shares(settings.workers, affinity, usable_cpus())
     if usable_cpus() < settings.workers:

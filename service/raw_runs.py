@@ -8,6 +8,7 @@ from service import errors
 from service.catalog import LoadedVariant
 from service.clock import now_ms
 from service.open_inference import InputTensor, raw_pictures
+from service.residency import on_demand
 from service.scheduler import Scheduler
 from service.schemas import Decision
 
@@ -51,7 +52,8 @@ class RawRuns:
         submitted = now_ms()
         profiled, latest = scheduler.latencies(variant)
         times = latest or profiled
-        predicted_ms, bound_ms = (submitted - arrival + tensor.shape[0] * t for t in (times.p50, times.p95))
+        before_ms = submitted - arrival + sum(each.load_ms for each in on_demand(variant.session))
+        predicted_ms, bound_ms = (before_ms + tensor.shape[0] * t for t in (times.p50, times.p95))
         if limit_ms is not None and bound_ms > limit_ms:
             raise errors.BudgetInfeasible(limit_ms, bound_ms)
         if self._waiting >= _MOST_WAITING:

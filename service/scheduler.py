@@ -48,8 +48,8 @@ class Submission(Generic[Result]):
 class Outcome(Generic[Result]):
     """What a worker made, and when.
 
-    `predicted_ms` and `bound_ms` are what was expected in all when the way to answer was chosen, `finished`
-    when the worker was done.
+    `predicted_ms` and `bound_ms` are what was expected in all when the way to answer was chosen, `queue_ms`
+    the wait for a worker, and for a variant that was not in memory, `finished` when the worker was done.
     """
 
     ran: Ran[Result]
@@ -107,6 +107,7 @@ class Scheduler:
             for i in range(dispatcher.workers)
         ]
         metrics.watch_queue(lambda: len(dispatcher), lambda: dispatcher.queued_bytes)
+        metrics.watch_slowdown(lambda: dispatcher.estimates.slowdown)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -144,7 +145,8 @@ class Scheduler:
         now = now_ms()
         with self._changed:
             delay_ms = now - outcome.finished
-            self._dispatcher.answered(outcome.assignment, now, delay_ms, outcome.ran.expected)
+            ran = outcome.ran
+            self._dispatcher.answered(outcome.assignment, now, delay_ms, ran.expected, ran.load_ms)
         deadline = outcome.assignment.job.deadline
         self._metrics.served(outcome, deadline is None or now <= deadline)
 
@@ -207,7 +209,7 @@ class Scheduler:
                 if ran is None:
                     self._dispatcher.finish(taken, now_ms(), None)
                 else:
-                    self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected)
+                    self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
                 if taken.threads > 1:
                     self._changed.notify_all()  # the other workers were kept from what came meanwhile
             _hand_over(taken.job.payload, result)
@@ -245,7 +247,7 @@ def _serve(assignment: Assignment) -> Outcome[Any]:
         assignment=assignment,
         predicted_ms=elapsed + assignment.median_ms,
         bound_ms=elapsed + assignment.bound_ms,
-        queue_ms=started - assignment.job.submitted,
+        queue_ms=started - assignment.job.submitted + ran.load_ms,
         finished=now_ms(),
     )
 

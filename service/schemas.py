@@ -73,7 +73,7 @@ class Latency(_Response):
     bound_ms: float = Field(description="Expected total that almost all such requests keep.")
     total_ms: float = Field(description="From the arrival of the request head to this response.")
     receive_ms: float
-    queue_ms: float
+    queue_ms: float = Field(description="Waiting for a worker, and for a variant that was not in memory.")
     decode_ms: float
     inference_ms: float
     threads: int = Field(description="That the inference used; several only on an idle device.")
@@ -145,9 +145,9 @@ class VariantInfo(_Response):
     measured: AnyAccuracy | None
     latency_ms: LatencyInfo | None
     provider: str | None
-    loaded: bool
+    loaded: bool = Field(description="In memory now. One without a problem is loaded when it is asked for.")
     licence: str | None
-    problem: str | None = Field(None, description="Why the variant is not loaded.")
+    problem: str | None = Field(None, description="Why the variant cannot be loaded.")
 
 
 class VariantsResponse(_Response):

@@ -42,8 +42,15 @@ class Settings(BaseSettings):
     )
     queue_length: int = Field(256, ge=1, le=100_000, description="Most requests that wait for a worker.")
     queue_bytes: int = Field(
-        256 << 20, ge=1024, le=1 << 36, description="Most bytes of pictures that wait for a worker."
+        256 << 20,
+        ge=1024,
+        le=1 << 36,
+        description="Most bytes of pictures that wait for a worker; less under a memory limit.",
     )
+    memory_limit_mb: int = Field(
+        0, ge=0, le=1 << 24,
+        description="Resident memory of all processes, in MiB; 0 means that of the cgroup, if any.",
+    )  # fmt: skip
     tiers: dict[TierName, BudgetMs] = Field(
         {"realtime": 20, "interactive": 100, "relaxed": 1000},
         description="Named latency budgets in milliseconds, as a JSON object.",

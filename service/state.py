@@ -16,7 +16,9 @@ from service import errors
 from service.catalog import Catalog, TaskCatalog
 from service.dispatch import Dispatcher
 from service.face_plans import FacePlans
+from service.fitting import Fit, settle
 from service.latency import LatencyEstimates
+from service.memory_guard import MemoryGuard
 from service.metrics import Metrics
 from service.scheduler import WORKER_NICENESS, Scheduler
 from service.self_test import tested
@@ -39,6 +41,7 @@ class Service:
         self._catalog: Catalog | None = None
         self._scheduler: Scheduler | None = None
         self._face_plans: FacePlans | None = None
+        self._guard: MemoryGuard | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -66,19 +69,27 @@ class Service:
         try:
             store = ModelStore(self.settings.store)
             threads = self.settings.threads or usable_cpus()
-            catalog = Catalog.load(store, threads, tested(store, self.settings.state_dir))
+            tests = tested(store, self.settings.state_dir)
+            fit = Fit.of(self.settings, store, threads, self.metrics)
+            catalog = Catalog.load(store, fit.plan_threads, tests, fit.residency)
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store, threads, self.settings.state_dir)
             catalog = catalog.accelerated(store, profile.inference, threads)
             inference_ms = {key: times.p50 for key, times in profile.inference.items()}
             catalog = catalog.worthwhile(inference_ms)
+            if fit.residency is not None:
+                catalog = settle(catalog, fit.residency, inference_ms)
+            keep_freed_memory(fit.kept_bytes)
+            if fit.guard is not None:
+                self._guard = fit.guard
+                self._guard.start()
             release_memory()  # large pictures of the measurements, other providers, plans not worthwhile
             dispatcher = Dispatcher(
                 LatencyEstimates(profile),
                 threads,
                 max_length=self.settings.queue_length,
-                max_bytes=self.settings.queue_bytes,
+                max_bytes=fit.queue_bytes,
             )
             _load_decoders()
             self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
@@ -86,6 +97,7 @@ class Service:
             faces = catalog.tasks.get(FACES)
             if faces is not None and faces.variants and catalog.detectors:
                 self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)
+            self.metrics.watch_residents(catalog.resident)
             self._catalog = catalog
         except Exception:
             self.phase = "failed"
@@ -101,10 +113,13 @@ class Service:
             return
         if self.phase == "starting":  # not when SIGTERM came first
             self.phase = "ready"
-        log.info("ready: %d variants, %d inference threads", len(variants), threads)
+        log.info(
+            "ready: %d variants, %d of %d in memory, %d inference threads",
+            len(variants), catalog.resident(), len(catalog.everything()), threads,
+        )  # fmt: skip
 
     def check_ready(self) -> None:
-        """Raises NotReady unless every sound variant is loaded, measured and warm."""
+        """Raises NotReady unless every sound variant is loaded, measured and warm, as memory allows."""
         if self.phase != "ready":
             raise _not_ready(self.phase)
 
@@ -113,6 +128,8 @@ class Service:
         self.phase = "draining"
         if self._scheduler is not None:
             self._scheduler.stop()
+        if self._guard is not None:
+            self._guard.stop()
 
     def task(self, name: str, *heads: Head) -> TaskCatalog:
         """A task with one of these heads, or with any. Raises UnknownTask, or NotReady when none of its

@@ -13,7 +13,8 @@ Result = TypeVar("Result", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Ran(Generic[Result]):
-    """What a worker made, with which variant, and the time of its phases in ms.
+    """What a worker made, with which variant, and the time of its phases in ms; `load_ms` went into bringing
+    it into memory.
 
     `expected` is what the profile expects of what there turned out to be to do: estimates learn by it.
     """
@@ -23,6 +24,7 @@ class Ran(Generic[Result]):
     expected: Expected
     decode_ms: float
     inference_ms: float
+    load_ms: float = 0.0
 
 
 class Work(Protocol[Result]):
@@ -53,5 +55,5 @@ class Work(Protocol[Result]):
         ...
 
     def run(self, assignment: Assignment) -> Ran[Result]:
-        """On a worker. Raises a Problem for what the client has to mend."""
+        """On a worker. Raises a Problem for what the client has to mend, or to wait for."""
         ...

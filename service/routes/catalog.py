@@ -10,6 +10,7 @@ from service.catalog import LoadedDetector, LoadedVariant, RefusedVariant
 from service.classification import Classification
 from service.face_analysis import FaceAnalysis
 from service.face_plans import FacePlan
+from service.residency import on_demand, resident
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.schemas import (
     LatencyInfo,
@@ -79,7 +80,8 @@ def _loaded(service: Service, variant: LoadedVariant | LoadedDetector) -> Varian
             live_p95=round(live.p95, 3) if live else None,
         ),
         provider=variant.session.provider,
-        loaded=True,
+        loaded=resident(variant.session) is not None,
+        problem=next((each.problem for each in on_demand(variant.session)), None),
     )
 
 

@@ -16,6 +16,7 @@ async def livez() -> Status:
 
 @router.get("/readyz", response_model=Status)
 async def readyz(service: ServiceDep) -> Status:
-    """200 when every sound variant is loaded, measured and warm; 503 while starting or draining."""
+    """200 when every sound variant is loaded, measured and warm, as far as memory holds them; 503 while
+    starting or draining."""
     service.check_ready()
     return Status(status="ready")

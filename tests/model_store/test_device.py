@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from model_store.device import cpu_model, keep_freed_memory, own_cpus, usable_cpus
+from model_store.device import (
+    celsius,
+    cpu_hertz,
+    cpu_model,
+    keep_freed_memory,
+    memory_limit_bytes,
+    own_cpus,
+    resident_bytes,
+    usable_cpus,
+)
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -157,3 +166,53 @@ def test_a_quota_gives_no_thread_a_cpu(tmp_path: Path) -> None:
     write_v2(tmp_path, "100000 100000\n")
     assert usable_cpus(tmp_path) == 1
     assert own_cpus(1, tmp_path) == []
+
+
+def limit_of(tmp_path: Path, files: dict[str, str], groups: str = "0::/\n") -> int | None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "groups").write_text(groups)
+    return memory_limit_bytes(tmp_path, tmp_path / "groups")
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux has control groups")
+@pytest.mark.parametrize(
+    ("files", "groups", "limit"),
+    [
+        ({}, "", None),
+        ({"memory.max": "max\n"}, "0::/\n", None),
+        ({"memory.max": "268435456\n"}, "0::/\n", 256 << 20),
+        # A service of systemd: its own group, or one around it.
+        ({"memory.max": "max", "a/b/memory.max": "1048576"}, "0::/a/b\n", 1 << 20),
+        ({"a/memory.max": "1048576", "a/b/memory.max": "2097152"}, "0::/a/b\n", 1 << 20),
+        ({"other/memory.max": "1048576"}, "0::/a\n", None),
+        # Version 1; no limit is a number beyond all memory. In a container the path is the host's.
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, "4:memory:/docker/1\n", None),
+        ({"memory/memory.limit_in_bytes": "1048576\n"}, "4:cpu,memory:/docker/1\n", 1 << 20),
+        ({"memory/a/memory.limit_in_bytes": "1048576\n"}, "4:memory:/a\n1:cpu:/b\n0::/\n", 1 << 20),
+        ({"memory/b/memory.limit_in_bytes": "1048576\n"}, "4:memory:/a\n1:cpu:/b\n0::/\n", None),
+        ({"memory.max": "nonsense"}, "0::/\n", None),
+    ],
+)
+def test_the_memory_limit(tmp_path: Path, files: dict[str, str], groups: str, limit: int | None) -> None:
+    assert limit_of(tmp_path, files, groups) == limit
+
+
+def test_what_is_resident(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
+    assert resident_bytes(status) == 1 << 20
+    assert resident_bytes(tmp_path / "none") is None
+
+
+def test_clocks_and_temperatures_where_the_kernel_tells(tmp_path: Path) -> None:
+    assert cpu_hertz(tmp_path) == celsius(tmp_path) == {}
+    for cpu, khz in (("cpu0", "1500000\n"), ("cpu1", "600000\n"), ("cpufreq", "1\n")):
+        (tmp_path / cpu / "cpufreq").mkdir(parents=True)
+        (tmp_path / cpu / "cpufreq" / "scaling_cur_freq").write_text(khz)
+    for zone, milli in (("thermal_zone0", "81250\n"), ("thermal_zone1", ""), ("cooling_device0", "3\n")):
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "temp").write_text(milli)
+    assert cpu_hertz(tmp_path) == {"cpu0": 1.5e9, "cpu1": 0.6e9}
+    assert celsius(tmp_path) == {"thermal_zone0": 81.25}

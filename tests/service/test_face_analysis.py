@@ -20,6 +20,9 @@ from service.dispatch import Assignment, Dispatcher, Job
 from service.face_analysis import FaceAnalysis, FacesFound
 from service.face_plans import FacePlans
 from service.latency import LatencyEstimates
+from service.memory import MemoryBudget
+from service.metrics import Metrics
+from service.residency import OnDemand, Residency
 from service.work import Ran
 
 DETECTORS_MS = {512: 60.0, 160: 6.0}
@@ -80,13 +83,19 @@ def manifest(task: str, shape: VariantShape) -> VariantManifest:
 class Bench:
     """A service's faces without the service."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, absent: float | None = None) -> None:
+        """The network of alpha `absent` is not in memory."""
         self.clock = Clock()
         monkeypatch.setattr(face_analysis, "now_ms", self.clock.now_ms)
         self.networks = {alpha: Network(self.clock, alpha) for alpha in NETWORKS_MS}
         self.finders = {size: Detector(self.clock, size) for size in DETECTORS_MS}
         variants = tuple(
-            LoadedVariant(manifest("faces", VariantShape(alpha, 128, "fp32")), network, top1, "attributes")
+            LoadedVariant(
+                manifest("faces", VariantShape(alpha, 128, "fp32")),
+                on_demand(network) if alpha == absent else network,
+                top1,
+                "attributes",
+            )
             for (alpha, network), top1 in zip(self.networks.items(), (0.9, 0.88), strict=True)
         )
         detectors = tuple(
@@ -135,6 +144,12 @@ class Bench:
         self.dispatcher.finish(taken, self.clock.ms, ran.inference_ms, ran.expected)
         self.dispatcher.answered(taken, self.clock.ms + 0.7, 0.7, ran.expected)
         return ran
+
+
+def on_demand(network: Network) -> OnDemand[Scores]:
+    residency = Residency(MemoryBudget(1 << 30, 0, 0), Metrics())
+    shape = VariantShape(network.alpha, 128, "fp32")
+    return OnDemand(residency, manifest("faces", shape), 1 << 20, lambda: network)
 
 
 def grey() -> bytes:
@@ -240,3 +255,14 @@ def test_what_is_learned_does_not_depend_on_how_many_faces_there_were(bench: Ben
         bench.faces(count)
         ran = bench.run(None)
         assert ran.inference_ms == pytest.approx(ran.expected.inference_ms)
+
+
+def test_time_that_runs_short_is_no_reason_to_load_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, absent=0.25)
+    bench.faces(6)
+    ran = bench.run(115)
+    assert used(ran)[:2] == (512, 1.0)
+    assert ran.result.limited_by == "time"
+    assert not bench.networks[0.25].ran
+    assert used(bench.run(300, pinned=1)) == (512, 0.25, 6)  # and now it is in memory
+    assert used(bench.run(115)) == (512, 0.25, 6)

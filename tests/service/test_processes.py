@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.server import RunningServer, running_server
-from service.processes import Share, shares
+from service.processes import Share, memory_share_mb, shares
 from tests.service.pictures import encode
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sockets are shared this way on Linux")
@@ -39,6 +39,11 @@ def test_every_cpu_has_one_process_and_no_process_much_more_than_another(
 
 def test_a_quota_is_split_in_threads_not_in_cpus() -> None:
     assert shares(2, list(range(16)), 4) == [Share((), 2), Share((), 2)]
+
+
+def test_memory_is_split_too_but_for_what_the_supervisor_takes() -> None:
+    assert memory_share_mb(1000 << 20, 60 << 20, 2) == 470
+    assert memory_share_mb(50 << 20, 60 << 20, 2) == 1
 
 
 def children(server: RunningServer) -> list[int]:

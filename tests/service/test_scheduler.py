@@ -207,6 +207,8 @@ def test_the_metrics_are_prometheus_text_with_all_that_an_operator_needs(one_thr
         assert new("mobilenet_phase_seconds_bucket", phase=phase, le="+Inf") == 4
         assert new("mobilenet_phase_seconds_sum", phase=phase) > 0
     assert ("mobilenet_queue_length", frozenset()) in after
+    assert total(after, "mobilenet_slowdown_ratio") > 0
+    assert total(after, "mobilenet_resident_variants") == len(IDS)
     assert ("mobilenet_queue_bytes", frozenset()) in after
 
 

@@ -1,0 +1,49 @@
+"""What is told of the device, and that memory is given back near the limit."""
+
+import threading
+
+import pytest
+
+import service.memory_guard
+import service.metrics
+from service.memory_guard import MemoryGuard
+from service.metrics import Metrics
+
+
+def test_sensors_are_told_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks: dict[str, float] = {}
+    monkeypatch.setattr(service.metrics, "cpu_hertz", lambda: clocks)
+    monkeypatch.setattr(service.metrics, "celsius", dict)
+    metrics = Metrics()
+    assert b"hertz" not in metrics.text()
+    clocks["cpu0"] = 6e8  # at each scrape anew
+    assert b'mobilenet_cpu_frequency_hertz{cpu="cpu0"} 6e+08' in metrics.text()
+    assert b"celsius" not in metrics.text()
+
+
+def test_the_slowdown_is_one_until_something_else_is_known() -> None:
+    metrics = Metrics()
+    assert b"mobilenet_slowdown_ratio 1.0" in metrics.text()
+    metrics.watch_slowdown(lambda: 1.75)
+    assert b"mobilenet_slowdown_ratio 1.75" in metrics.text()
+
+
+def test_near_the_limit_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, looked = threading.Event(), threading.Semaphore(0)
+    resident = 80
+
+    def resident_bytes() -> int:
+        looked.release()
+        return resident
+
+    monkeypatch.setattr(service.memory_guard, "_INTERVAL_S", 0.001)
+    monkeypatch.setattr(service.memory_guard, "resident_bytes", resident_bytes)
+    monkeypatch.setattr(service.memory_guard, "release_memory", released.set)
+    guard = MemoryGuard(100)
+    guard.start()
+    for _ in range(3):
+        assert looked.acquire(timeout=30)
+    assert not released.is_set()
+    resident = 90
+    assert released.wait(30)
+    guard.stop()
