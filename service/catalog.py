@@ -1,41 +1,27 @@
 """The variants that are loaded now, task by task, best first."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, Self
-
-import numpy as np
+from functools import cached_property
+from typing import Self
 
 from model_store.candidates import fastest, open_agreeing
-from model_store.imaging import UInt8Array
-from model_store.manifest import Head, TaskManifest, VariantManifest, expected_top1, is_variant_id
-from model_store.opening import open_variant
+from model_store.manifest import Head, TaskManifest, VariantManifest
 from model_store.profile import Quantiles
 from model_store.runtime import (
     CPU,
     Detector,
     ModelUnusable,
-    OnnxDetector,
-    OnnxSession,
     Session,
     accelerators,
 )
-from model_store.store import ModelStore, StoredVariant, StoreError
-from service.residency import TOO_LARGE, OnDemand, Residency, on_demand, resident
-from service.self_test import Tested
+from model_store.store import ModelStore, StoreError
+from service.residency import OnDemand, on_demand, resident
 
 log = logging.getLogger(__name__)
 
-# So many of a task's variants, the most accurate, may use several threads for one picture: smaller ones fit
-# most budgets with one. The runtime packs the weights for each session anew, so that each costs its size
-# again (24 MiB for alpha 1.0).
-_PARALLEL_VARIANTS = 1
-_NOTHING = Tested({})
 _LEAST_SPEEDUP = 1.25  # of several threads, to be worth all workers
-
-_Opened = OnnxSession | OnnxDetector | OnDemand[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,40 +157,6 @@ class Catalog:
     refused: tuple[RefusedVariant, ...]
     detectors: tuple[LoadedDetector, ...] = ()
 
-    @classmethod
-    def load(
-        cls,
-        store: ModelStore,
-        threads: int = 1,
-        tested: Tested = _NOTHING,
-        residency: Residency | None = None,
-    ) -> Self:
-        """Loads and warms every sound variant; seconds of work, none of it on the event loop.
-
-        `threads` is what one picture may use when all workers are idle. What `tested` says to fail is not
-        touched. With a residency each variant has been in memory once, and not all are.
-        """
-        tasks: dict[str, TaskCatalog] = {}
-        refused: list[RefusedVariant] = []
-        detectors: tuple[LoadedDetector, ...] = ()
-        for name in store.tasks():
-            try:
-                manifest = store.task(name)
-                labels, synsets = store.labels(manifest), store.synsets(manifest)
-            except StoreError as error:
-                log.error("task %s is left out: %s", name, error)
-                continue
-            loaded = list(_load_variants(store, manifest, tested, refused, residency))
-            if manifest.head == "detection":
-                detectors = _detectors(loaded)
-            else:
-                variants = _ranked(loaded, manifest, tested)
-                plans = tuple(_plans(store, manifest, variants, threads))
-                tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)
-        for r in refused:
-            log.error("variant %s of %s is refused: %s", r.id, r.task, r.problem)
-        return cls(tasks, tuple(refused), detectors)
-
     def variants(self) -> list[LoadedVariant]:
         return [v for task in self.tasks.values() for v in task.variants]
 
@@ -259,100 +211,6 @@ class Catalog:
         return replace(self, tasks=tasks, detectors=detectors, refused=(*self.refused, *named))
 
 
-def _load_variants(
-    store: ModelStore,
-    task: TaskManifest,
-    tested: Tested,
-    refused: list[RefusedVariant],
-    residency: Residency | None,
-) -> Iterator[tuple[VariantManifest, _Opened]]:
-    for found in store.variants(task.name):
-        if not is_variant_id(found.id):
-            log.warning("%s of %s is no variant and is passed over: %s", found.id, task.name, found.problem)
-            continue
-        if problem := tested.problem(task.name, found.id):
-            refused.append(RefusedVariant(task.name, found.id, problem, found.manifest))
-            continue
-        try:
-            manifest, session = _load(store, task, found, residency)
-        except (StoreError, ModelUnusable) as error:
-            refused.append(RefusedVariant(task.name, found.id, str(error), found.manifest))
-        else:
-            yield manifest, session
-
-
-def _load(
-    store: ModelStore, task: TaskManifest, found: StoredVariant, residency: Residency | None
-) -> tuple[VariantManifest, _Opened]:
-    if residency is None or found.manifest is None:
-        return _open_warm(store, task, found.id)
-
-    def open_again(expected: VariantManifest) -> OnnxSession | OnnxDetector:
-        manifest, session = _open_warm(store, task, expected.id)
-        if manifest.sha256 != expected.sha256:
-            raise ModelUnusable(
-                f"{expected.id} of {task.name} was replaced; the next start takes the new one"
-            )
-        return session
-
-    session: OnDemand[Any] = OnDemand(
-        residency, found.manifest, found.size_bytes, partial(open_again, found.manifest)
-    )
-    if not residency.fits(session):  # to try it could end the process
-        raise ModelUnusable(TOO_LARGE)
-    residency.take([session])
-    residency.give_back([session])
-    return found.manifest, session
-
-
-def _open_warm(
-    store: ModelStore, task: TaskManifest, variant: str
-) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
-    manifest, session = open_variant(store, task, variant)
-    session.run(_grey(manifest.resolution))
-    return manifest, session
-
-
-def _ranked(
-    loaded: list[tuple[VariantManifest, _Opened]], task: TaskManifest, tested: Tested
-) -> tuple[LoadedVariant, ...]:
-    top1 = expected_top1([manifest for manifest, _ in loaded])
-    variants = [
-        LoadedVariant(manifest, session, top1[manifest.id], task.head, tested.barred(task.name, manifest.id))
-        for manifest, session in loaded
-        if not isinstance(session, OnnxDetector)
-    ]
-    return tuple(sorted(variants, key=lambda v: (-v.top1, v.manifest.mult_adds)))
-
-
-def _detectors(
-    loaded: list[tuple[VariantManifest, _Opened]],
-) -> tuple[LoadedDetector, ...]:
-    recall = expected_top1([manifest for manifest, _ in loaded])
-    detectors = [
-        LoadedDetector(manifest, session, recall[manifest.id])
-        for manifest, session in loaded
-        if not isinstance(session, OnnxSession)
-    ]
-    return tuple(sorted(detectors, key=lambda d: (-d.recall, d.manifest.mult_adds)))
-
-
-def _plans(
-    store: ModelStore, task: TaskManifest, variants: tuple[LoadedVariant, ...], threads: int
-) -> Iterator[Plan]:
-    for i, variant in enumerate(variants):
-        yield Plan(variant, variant.session)
-        if threads > 1 and i < _PARALLEL_VARIANTS:
-            try:
-                manifest, session = open_variant(store, task, variant.id, threads)
-                session.run(_grey(manifest.resolution))
-            except (StoreError, ModelUnusable) as error:  # as when it is replaced at this moment
-                log.warning("%s runs with one thread only: %s", variant.key, error)
-            else:
-                if isinstance(session, OnnxSession):
-                    yield Plan(variant, session, threads)
-
-
 def _accelerated(plan: Plan, store: ModelStore, inference: Mapping[str, Quantiles], workers: int) -> Plan:
     keys = {provider: plan.key_on(provider) for provider in (CPU, *plan.others(workers))}
     best = fastest({provider: inference[key] for provider, key in keys.items() if key in inference})
@@ -363,7 +221,3 @@ def _key(manifest: VariantManifest, threads: int, provider: str) -> str:
     several = [f"{threads} threads"] if threads > 1 else []
     other = [provider] if provider != CPU else []
     return "/".join([manifest.task, manifest.id, *several, *other])
-
-
-def _grey(resolution: int) -> UInt8Array:
-    return np.full((1, resolution, resolution, 3), 128, np.uint8)

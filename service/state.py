@@ -18,6 +18,7 @@ from service.dispatch import Dispatcher
 from service.face_plans import FacePlans
 from service.fitting import Fit, settle
 from service.latency import LatencyEstimates
+from service.loading import load_catalog
 from service.memory_guard import MemoryGuard
 from service.metrics import Metrics
 from service.scheduler import WORKER_NICENESS, Scheduler
@@ -71,7 +72,7 @@ class Service:
             threads = self.settings.threads or usable_cpus()
             tests = tested(store, self.settings.state_dir)
             fit = Fit.of(self.settings, store, threads, self.metrics)
-            catalog = Catalog.load(store, fit.plan_threads, tests, fit.residency)
+            catalog = load_catalog(store, fit.plan_threads, tests, fit.residency)
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store, threads, self.settings.state_dir)

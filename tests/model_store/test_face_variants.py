@@ -15,7 +15,7 @@ from model_store.faces import ATTRIBUTES, LABELS, split_scores
 from model_store.manifest import AnyAccuracy, FaceAccuracy, VariantManifest, expected_top1
 from model_store.store import ModelStore
 from model_store.trained import TrainedNetwork
-from service.catalog import Catalog
+from service.loading import load_catalog
 from tests.model_store.training.networks import random_trained
 from tests.model_store.training.tiny_run import make_data
 from tests.networks import pictures
@@ -93,7 +93,7 @@ def test_the_int8_twin_is_in_standard_operators_that_the_runtime_reads_as_intege
 
 
 def test_the_service_loads_them_the_measured_one_first(store: ModelStore) -> None:
-    catalog = Catalog.load(store)
+    catalog = load_catalog(store)
     assert (list(catalog.tasks), catalog.refused) == (["faces"], ())
     assert [v.id for v in catalog.tasks["faces"].variants] == [ID, ID.replace("128", "160")]
 

@@ -15,6 +15,7 @@ from model_store.runtime import CPU, ModelUnusable, OnnxSession
 from model_store.store import ModelStore, StoreError
 from service import state
 from service.catalog import Catalog
+from service.loading import load_catalog
 
 
 def threads_of(catalog: Catalog) -> list[tuple[str, int]]:
@@ -22,7 +23,7 @@ def threads_of(catalog: Catalog) -> list[tuple[str, int]]:
 
 
 def test_only_the_most_accurate_variant_has_a_plan_with_all_threads(store_dir: Path) -> None:
-    found = Catalog.load(ModelStore(store_dir), threads=2)
+    found = load_catalog(ModelStore(store_dir), threads=2)
     assert threads_of(found) == [(IDS[0], 1), (IDS[0], 2), (IDS[1], 1), (IDS[2], 1)]
     (task,) = found.tasks.values()
     assert task.top1 == tuple(plan.variant.top1 for plan in task.plans)
@@ -33,7 +34,7 @@ def test_only_the_most_accurate_variant_has_a_plan_with_all_threads(store_dir: P
 def test_a_plan_that_several_threads_hardly_speed_up_is_left_out(
     store_dir: Path, fast_ms: float, kept: bool
 ) -> None:
-    found = Catalog.load(ModelStore(store_dir), threads=2)
+    found = load_catalog(ModelStore(store_dir), threads=2)
     inference_ms = {plan.key: 10.0 if plan.threads == 1 else fast_ms for plan in found.plans()}
     worthwhile = found.worthwhile(inference_ms)
     assert ((IDS[0], 2) in threads_of(worthwhile)) is kept
@@ -57,7 +58,7 @@ class ReplacedMeanwhile(ModelStore):
 def test_a_second_session_that_cannot_be_made_costs_only_its_plan(
     store_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = Catalog.load(ReplacedMeanwhile(store_dir), threads=2)
+    found = load_catalog(ReplacedMeanwhile(store_dir), threads=2)
     assert threads_of(found) == [(name, 1) for name in IDS]
     assert not found.refused
     assert "one thread only: it is being replaced" in caplog.text
@@ -86,7 +87,7 @@ def other_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("other_installed")
 def test_each_plan_runs_on_its_fastest_provider(store_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = ModelStore(store_dir)
-    found = Catalog.load(store, threads=2)
+    found = load_catalog(store, threads=2)
     slow, fast = Quantiles(p50=10, p95=11), Quantiles(p50=5, p95=6)
     times = {key: slow for plan in found.plans() for key in (plan.key, plan.key_on(OTHER))}
     one, several, *_ = found.plans()
@@ -112,7 +113,7 @@ def test_each_plan_runs_on_its_fastest_provider(store_dir: Path, caplog: pytest.
 @pytest.mark.usefixtures("other_installed")
 def test_each_provider_is_measured_that_agrees(store_dir: Path) -> None:
     store = ModelStore(store_dir)
-    measured = state._measure(Catalog.load(store), store, 1).inference
+    measured = state._measure(load_catalog(store), store, 1).inference
     assert set(measured) == {f"imagenet/{name}" for name in IDS} | {
         f"imagenet/{IDS[0]}/{OTHER}", f"imagenet/{IDS[2]}/{OTHER}"
     }  # fmt: skip

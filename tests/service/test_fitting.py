@@ -14,8 +14,8 @@ from bench import random_store
 from bench.server import RunningServer, running_server
 from model_store.device import KEPT_BYTES, resident_bytes
 from model_store.store import ModelStore
-from service.catalog import Catalog
 from service.fitting import first_residents
+from service.loading import load_catalog
 from service.memory import MemoryBudget
 from tests.service import pictures
 
@@ -43,7 +43,7 @@ def test_the_last_one_has_to_be_opened_too() -> None:
 
 
 def test_the_fastest_is_always_there_and_then_the_most_accurate(store_dir: Path) -> None:
-    catalog = Catalog.load(ModelStore(store_dir))
+    catalog = load_catalog(ModelStore(store_dir))
     large, middle, small = catalog.variants()
     assert first_residents(catalog, {large.key: 9, middle.key: 5, small.key: 1}) == ([small], [large, middle])
     # What is beaten in both comes last.

@@ -25,6 +25,7 @@ from service.classification import Classification
 from service.clock import now_ms
 from service.dispatch import Dispatcher, Job, Refusal
 from service.latency import LatencyEstimates
+from service.loading import load_catalog
 from service.metrics import Metrics
 from service.scheduler import Scheduler, Submission
 from tests.service import pictures
@@ -214,7 +215,7 @@ def test_the_metrics_are_prometheus_text_with_all_that_an_operator_needs(one_thr
 
 @pytest.fixture(scope="module")
 def catalog(store_dir: Path) -> Catalog:
-    return Catalog.load(ModelStore(store_dir))
+    return load_catalog(ModelStore(store_dir))
 
 
 @pytest.fixture(scope="module")
