@@ -49,11 +49,14 @@ class Fit:
             "memory: %d of %d MiB are taken, %d are for sessions, which need %d",
             taken >> 20, limit >> 20, budget.sessions >> 20, all_bytes >> 20,
         )  # fmt: skip
-        guard, queue_bytes = MemoryGuard(limit), min(settings.queue_bytes, budget.queue)
+        guard, most = MemoryGuard(limit), settings.queue_bytes
+        # Where all are there for good nothing is opened any more, and what they leave is for what waits.
+        left = budget.queue + budget.sessions - all_bytes
         if budget.holds(all_bytes + second_bytes, largest_bytes):
-            return cls(threads, queue_bytes, budget.decoding, guard)
-        residency = None if budget.holds(all_bytes, largest_bytes) else Residency(budget, metrics)
-        return cls(1, queue_bytes, budget.decoding, guard, residency)
+            return cls(threads, min(most, left - second_bytes), budget.decoding, guard)
+        if budget.holds(all_bytes, largest_bytes):
+            return cls(1, min(most, left), budget.decoding, guard)
+        return cls(1, min(most, budget.queue), budget.decoding, guard, Residency(budget, metrics))
 
 
 def settle(catalog: Catalog, residency: Residency, inference_ms: Mapping[str, float]) -> Catalog:

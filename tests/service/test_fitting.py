@@ -14,9 +14,11 @@ from bench import random_store
 from bench.server import RunningServer, running_server
 from model_store.device import KEPT_BYTES, resident_bytes
 from model_store.store import ModelStore
-from service.fitting import first_residents
+from service.fitting import Fit, first_residents
 from service.loading import load_catalog
-from service.memory import MemoryBudget
+from service.memory import MemoryBudget, session_bytes
+from service.metrics import Metrics
+from service.settings import Settings
 from tests.service import pictures
 
 MIB = 1 << 20
@@ -142,3 +144,21 @@ def test_one_that_is_spoilt_meanwhile_costs_only_itself(six: Path, state_dir: Pa
         assert "does not match" in spoilt["problem"]
         assert classify(server, "").status_code == 200
         assert classify(server, "latency_budget_ms=1000").status_code == 200
+
+
+def test_what_the_variants_leave_is_for_pictures_that_wait(store_dir: Path) -> None:
+    taken = resident_bytes()
+    assert taken is not None
+    store, most = ModelStore(store_dir), 256 * MIB
+    found = {}
+    for room_mb in (250, 400, 5000):
+        settings = Settings(memory_limit_mb=(taken // MIB) + room_mb, queue_bytes=most)
+        fit = Fit.of(settings, store, 2, Metrics())
+        assert fit.residency is None
+        found[room_mb] = fit.queue_bytes
+        budget = MemoryBudget.of(settings.memory_limit_mb * MIB, taken, 2)
+        assert fit.queue_bytes >= min(most, budget.queue)
+        sessions = sum(session_bytes(v.size_bytes) for v in store.variants())
+        assert fit.queue_bytes + sessions <= max(most, budget.queue) + budget.sessions
+    assert found[400] - found[250] > 50 * MIB
+    assert found[5000] == most
