@@ -1,7 +1,7 @@
 """The service's own dispatcher, planner and estimates on a virtual clock: `python -m bench.simulator`.
 
 Arrivals and noise come from a seed, costs from a device's profile; nothing of what decides is written
-again here. A million requests take under a minute.
+again here. A million requests take about a minute.
 """
 
 import argparse
