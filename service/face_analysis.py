@@ -34,7 +34,8 @@ _BATCH = 4  # faces at a time: more gain nothing, and each needs its activations
 class FacesFound:
     """Faces, the surest first, with the scores [outputs] of each, and how many `detector` found in all.
 
-    Without a detector, the picture is a face."""
+    Without a detector the picture is a face.
+    """
 
     faces: list[Face]
     scores: list[Scores]

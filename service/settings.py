@@ -36,7 +36,9 @@ class Settings(BaseSettings):
         default_factory=lambda: _default_state_dir(os.environ),
         description="Where self-tests and measured latencies are kept between starts.",
     )
-    max_body_bytes: int = Field(20 << 20, ge=1024, le=1 << 30, description="Largest request body, in bytes.")
+    max_body_bytes: int = Field(
+        20 << 20, ge=1024, le=1 << 30, description="Largest request body, in bytes; never more than may wait."
+    )
     max_pixels: int = Field(
         50_000_000, ge=1024, le=1_000_000_000, description="Largest picture, in pixels of its header."
     )

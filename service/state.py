@@ -43,6 +43,8 @@ class Service:
         self._scheduler: Scheduler | None = None
         self._face_plans: FacePlans | None = None
         self._guard: MemoryGuard | None = None
+        # Never more than may wait: a larger picture would be told to come again for ever.
+        self.max_body_bytes = min(settings.max_body_bytes, settings.queue_bytes)
 
     @property
     def catalog(self) -> Catalog:
@@ -92,6 +94,7 @@ class Service:
                 max_length=self.settings.queue_length,
                 max_bytes=fit.queue_bytes,
             )
+            self.max_body_bytes = min(self.max_body_bytes, fit.queue_bytes)
             _load_decoders()
             self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
             self._scheduler.start()

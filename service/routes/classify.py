@@ -6,26 +6,18 @@ from fastapi import APIRouter, Request, Response
 from model_store.runtime import Scores
 from service.catalog import TaskCatalog
 from service.classification import Classification
-from service.clock import now_ms
 from service.routes.dependencies import check_api_key, parse_query
 from service.routes.direct import DirectRoute
 from service.routes.inference import (
     account,
-    find_pinned,
+    read_asked,
     reference,
-    resolve_budget_ms,
+    respond,
     run_while_connected,
-    server_timing,
     takes_picture,
 )
-from service.scheduler import Submission
-from service.schemas import (
-    ClassifyQuery,
-    ClassifyResponse,
-    Prediction,
-)
+from service.schemas import ClassifyQuery, ClassifyResponse, Prediction
 from service.state import Service
-from service.uploads import check_picture, read_picture
 
 router = APIRouter(route_class=DirectRoute)
 
@@ -41,19 +33,12 @@ async def classify(request: Request) -> Response:
     service: Service = request.app.state.service
     check_api_key(request, service)
     query = parse_query(request, ClassifyQuery)
-    arrival: float = request.state.arrival
     task = service.task(query.task, "classification")
-    pinned = find_pinned(task, query.variant)
-    settings = service.settings
-    budget_ms = resolve_budget_ms(settings.tiers, query.latency_budget_ms, query.tier)
-    data = await read_picture(request, settings.max_body_bytes)
-    header = check_picture(data, settings.max_pixels)
-    received = now_ms()
-    work = Classification(task, data, header, pinned)
-    submission = Submission(work, arrival, budget_ms, query.on_miss == "reject")
-    outcome = await run_while_connected(service.scheduler, submission, request)
+    asked = await read_asked(request, service, query, task)
+    work = Classification(task, asked.data, asked.header, asked.pinned)
+    outcome = await run_while_connected(service.scheduler, asked.submission(work), request)
     predictions = _predictions(outcome.result, task, query.top_k)
-    latency = account(outcome, budget_ms, arrival, received)
+    latency = account(outcome, asked.budget_ms, asked.arrival, asked.received)
     answer = ClassifyResponse(
         task=task.manifest.name,
         variant=reference(outcome.variant),
@@ -61,13 +46,7 @@ async def classify(request: Request) -> Response:
         predictions=predictions,
         latency=latency,
     )
-    content = answer.model_dump_json()
-    service.scheduler.answered(outcome)
-    return Response(
-        content,
-        media_type="application/json",
-        headers={"Server-Timing": server_timing(latency)},
-    )
+    return respond(service, outcome, answer, latency)
 
 
 def _predictions(scores: Scores, task: TaskCatalog, top_k: int) -> list[Prediction]:

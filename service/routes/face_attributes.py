@@ -10,20 +10,18 @@ from model_store.faces import ATTRIBUTES, age_of, split_scores
 from model_store.imaging import upright_size
 from service.catalog import TaskCatalog
 from service.classification import Classification
-from service.clock import now_ms
 from service.face_analysis import FaceAnalysis, FacesFound
 from service.routes.dependencies import check_api_key, parse_query
 from service.routes.direct import DirectRoute
 from service.routes.inference import (
     account,
-    find_pinned,
+    read_asked,
     reference,
-    resolve_budget_ms,
+    respond,
     run_while_connected,
-    server_timing,
     takes_picture,
 )
-from service.scheduler import Outcome, Submission
+from service.scheduler import Outcome
 from service.schemas import (
     AgeEstimate,
     Box,
@@ -32,7 +30,6 @@ from service.schemas import (
     FaceAttributesResponse,
 )
 from service.state import Service
-from service.uploads import check_picture, read_picture
 
 router = APIRouter(route_class=DirectRoute)
 
@@ -49,29 +46,20 @@ async def face_attributes(request: Request) -> Response:
     service: Service = request.app.state.service
     check_api_key(request, service)
     query = parse_query(request, FaceAttributesQuery)
-    arrival: float = request.state.arrival
     task = service.faces()
     plans = service.face_plans() if query.faces == "detect" else None
-    pinned = find_pinned(task, query.variant)
-    settings = service.settings
-    budget_ms = resolve_budget_ms(settings.tiers, query.latency_budget_ms, query.tier)
-    data = await read_picture(request, settings.max_body_bytes)
-    header = check_picture(data, settings.max_pixels)
-    received = now_ms()
-    reject_late = query.on_miss == "reject"
+    asked = await read_asked(request, service, query, task)
     outcome: Outcome[Any]
     if plans is None:
-        cropped = Submission(Classification(task, data, header, pinned), arrival, budget_ms, reject_late)
-        outcome = await run_while_connected(service.scheduler, cropped, request)
-        found = FacesFound([Face(0, 0, *upright_size(data), 1)], [outcome.result], 1, None, None)
+        cropped = Classification(task, asked.data, asked.header, asked.pinned)
+        outcome = await run_while_connected(service.scheduler, asked.submission(cropped), request)
+        found = FacesFound([Face(0, 0, *upright_size(asked.data), 1)], [outcome.result], 1, None, None)
     else:
-        work = FaceAnalysis(plans, data, header, query.max_faces, pinned)
-        outcome = await run_while_connected(
-            service.scheduler, Submission(work, arrival, budget_ms, reject_late), request
-        )
+        work = FaceAnalysis(plans, asked.data, asked.header, query.max_faces, asked.pinned)
+        outcome = await run_while_connected(service.scheduler, asked.submission(work), request)
         found = outcome.result
     faces = _faces(found, task)
-    latency = account(outcome, budget_ms, arrival, received)
+    latency = account(outcome, asked.budget_ms, asked.arrival, asked.received)
     answer = FaceAttributesResponse(
         task=task.manifest.name,
         variant=reference(outcome.variant),
@@ -82,9 +70,7 @@ async def face_attributes(request: Request) -> Response:
         limited_by=found.limited_by,
         latency=latency,
     )
-    content = answer.model_dump_json()
-    service.scheduler.answered(outcome)
-    return Response(content, media_type="application/json", headers={"Server-Timing": server_timing(latency)})
+    return respond(service, outcome, answer, latency)
 
 
 def _faces(found: FacesFound, task: TaskCatalog) -> list[FaceAttributes]:

@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel
 
+from model_store.imaging import ImageHeader
 from service import errors
 from service.catalog import LoadedDetector, LoadedVariant, TaskCatalog
 from service.clock import now_ms
 from service.routes.dependencies import query_parameters
 from service.scheduler import Outcome, Result, Scheduler, Submission
-from service.schemas import Latency, VariantRef
+from service.schemas import BudgetQuery, Latency, VariantRef
+from service.state import Service
+from service.uploads import check_picture, read_picture
+from service.work import Work
 
 
 class Timed(Protocol):
@@ -78,6 +83,31 @@ def resolve_budget_ms(
     return tiers[tier]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a request asks of a task: the picture is there and can be read. Times are of `now_ms`."""
+
+    data: bytes
+    header: ImageHeader
+    pinned: LoadedVariant | None
+    budget_ms: float | None
+    reject_late: bool
+    arrival: float
+    received: float
+
+    def submission(self, work: Work[Result]) -> Submission[Result]:
+        return Submission(work, self.arrival, self.budget_ms, self.reject_late)
+
+
+async def read_asked(request: Request, service: Service, query: BudgetQuery, task: TaskCatalog) -> Asked:
+    """Reads the body. Raises a Problem for what cannot be asked, before it is read where that can be told."""
+    pinned = find_pinned(task, query.variant)
+    budget_ms = resolve_budget_ms(service.settings.tiers, query.latency_budget_ms, query.tier)
+    data = await read_picture(request, service.max_body_bytes)
+    header = check_picture(data, service.settings.max_pixels)
+    return Asked(data, header, pinned, budget_ms, query.on_miss == "reject", request.state.arrival, now_ms())
+
+
 async def run_while_connected(
     scheduler: Scheduler, submission: Submission[Result], request: Request
 ) -> Outcome[Result]:
@@ -120,6 +150,13 @@ def account(outcome: Timed, budget_ms: float | None, arrival: float, received: f
         threads=outcome.threads,
         met=budget_ms is None or total_ms <= budget_ms,
     )
+
+
+def respond(service: Service, outcome: Outcome[Any], answer: BaseModel, latency: Latency) -> Response:
+    """The answer as JSON, serialised once; counts it."""
+    content = answer.model_dump_json()
+    service.scheduler.answered(outcome)
+    return Response(content, media_type="application/json", headers={"Server-Timing": server_timing(latency)})
 
 
 def server_timing(latency: Latency) -> str:

@@ -134,7 +134,7 @@ async def infer(
     task, variant = _model(service, name)
     if "inference-header-content-length" in request.headers:
         raise errors.UnsupportedMediaType("the binary tensor extension is not served; send tensors as JSON")
-    asked = parse(await read_body(request, service.settings.max_body_bytes))
+    asked = parse(await read_body(request, service.max_body_bytes))
     wishes, tensor = asked.parameters, asked.inputs[0]
     budget_ms = resolve_budget_ms(service.settings.tiers, wishes.latency_budget_ms, wishes.tier)
     reject_late = wishes.on_miss == "reject"

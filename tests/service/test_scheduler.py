@@ -131,10 +131,16 @@ def test_a_flood_is_refused_where_the_queue_ends_and_the_rest_is_answered(
     assert total(samples, "mobilenet_answers_total", met="false") == statuses[200]
 
 
-def test_a_picture_larger_than_the_whole_queue_is_told_a_time_too(store_dir: Path, state_dir: Path) -> None:
+def test_a_picture_larger_than_the_whole_queue_is_not_told_to_come_again(
+    store_dir: Path, state_dir: Path
+) -> None:
     with running_server(store_dir, state_dir, threads="1", queue_bytes="1024") as server:
-        answer = httpx.post(f"{server.base_url}/v1/classify", content=HEAVY, timeout=30)
-    check_refused(answer)
+        answers = [
+            httpx.post(f"{server.base_url}/v1/classify", content=c, timeout=30) for c in (SMALL, HEAVY)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 413]
+    assert answers[1].json()["limit_bytes"] == 1024
+    assert "Retry-After" not in answers[1].headers
 
 
 def test_clients_that_leave_give_their_places_back(one_thread: RunningServer) -> None:
