@@ -30,13 +30,14 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[str]]) -> None:
 
 def print_face_metrics(found: Mapping[tuple[str, ...], FaceMetrics], keys: tuple[str, ...]) -> None:
     """A line for each of `found`, whose keys have the titles `keys`."""
-    figures = ("accuracy %", "±", "mean AP %", "age error, years", "±")
+    figures = ("accuracy %", "±", "mean AP %", "±", "age error, years", "±")
     rows = [
         [
             *key,
             percent(m.mean_accuracy),
             percent(m.mean_accuracy_half),
             percent(m.mean_average_precision),
+            percent(m.mean_average_precision_half),
             f"{m.age_error_years:.2f}",
             f"{m.age_error_half:.2f}",
         ]

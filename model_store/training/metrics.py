@@ -6,29 +6,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.faces import ATTRIBUTES, mean_age, split_scores
+from model_store.faces import ATTRIBUTES, age_of, mean_age, split_scores
 
 Floats = npt.NDArray[np.float32]
 OLDEST = 90  # ages above are too few to count
+_DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class FaceMetrics:
-    """`_half` figures are half the 95 % interval.
+    """`_half` figures are half the 95 % interval, as pictures are drawn by chance.
 
-    Accuracies are fractions at the threshold 0.5; `interval_coverage` is the share of true ages inside
-    `low` to `high`.
+    Accuracies are fractions at the threshold 0.5; `age_in_interval` is the share of ages that lie between the
+    `low` and `high` that are answered.
     """
 
     mean_accuracy: float
     mean_accuracy_half: float
     mean_average_precision: float
+    mean_average_precision_half: float
     age_error_years: float
     age_error_half: float
+    age_in_interval: float
     attribute_pictures: int
     age_pictures: int
     accuracy: dict[str, float]
     average_precision: dict[str, float]
+    average_precision_half: dict[str, float]
     majority: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,7 +45,8 @@ def measure(scores: Floats, attributes: Floats, ages: Floats) -> FaceMetrics:
     known = ~np.isnan(attributes).any(axis=1)
     answers, truth = answers[known], attributes[known] > 0.5
     right = (answers > 0.5) == truth
-    precision = [average_precision(answers[:, k], truth[:, k]) for k in range(len(ATTRIBUTES))]
+    precision = _precisions(answers, truth)
+    drawn = _drawn_precisions(answers, truth)
     positive = truth.mean(axis=0)
     of_age = ages <= OLDEST  # False for NaN
     off = np.abs(mean_age(distribution[of_age]) - ages[of_age])
@@ -49,12 +54,15 @@ def measure(scores: Floats, attributes: Floats, ages: Floats) -> FaceMetrics:
         mean_accuracy=float(right.mean()),
         mean_accuracy_half=_half(right.mean(axis=1)),
         mean_average_precision=float(np.nanmean(precision)),
+        mean_average_precision_half=float(1.96 * drawn.mean(axis=1).std()),
         age_error_years=float(off.mean()),
         age_error_half=_half(off),
+        age_in_interval=_in_interval(distribution[of_age], ages[of_age]),
         attribute_pictures=int(known.sum()),
         age_pictures=int(of_age.sum()),
         accuracy=_named(right.mean(axis=0)),
         average_precision=_named(precision),
+        average_precision_half=_named((1.96 * drawn.std(axis=0)).filled(np.nan)),
         majority=_named(np.maximum(positive, 1 - positive)),
     )
 
@@ -66,6 +74,26 @@ def average_precision(answers: Floats, truth: npt.NDArray[np.bool_]) -> float:
     found = truth[np.argsort(-answers, kind="stable")]
     precision = np.cumsum(found) / np.arange(1, len(found) + 1)
     return float(precision[found].mean())
+
+
+def _precisions(answers: Floats, truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """[attributes]."""
+    return np.array([average_precision(answers[:, k], truth[:, k]) for k in range(answers.shape[1])])
+
+
+def _drawn_precisions(
+    answers: Floats, truth: npt.NDArray[np.bool_]
+) -> "np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]":
+    """[draws, attributes]: of as many pictures, drawn with replacement (the bootstrap); masked where none is
+    positive."""
+    rng = np.random.default_rng(0)
+    draws = (rng.integers(len(truth), size=len(truth)) for _ in range(_DRAWS))
+    return np.ma.masked_invalid([_precisions(answers[rows], truth[rows]) for rows in draws])
+
+
+def _in_interval(distribution: Floats, ages: Floats) -> float:
+    found = [age_of(row) for row in distribution]
+    return float(np.mean([f.low <= age <= f.high for f, age in zip(found, ages, strict=True)]))
 
 
 def _half(values: npt.NDArray[np.floating]) -> float:

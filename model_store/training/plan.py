@@ -80,12 +80,11 @@ def _phases(steps: int) -> tuple[Phase, ...]:
 
 
 def full_grid() -> Plan:
-    """What ships: about 3 hours on two cores."""
-    teacher, *pupils = ALPHAS
-    steps = {0.75: 2200, 0.5: 2800, 0.25: 3200}
+    """What ships: about two and a half hours on two cores, the cheapest pupil first."""
+    steps = {0.25: 3000, 0.5: 2400, 0.75: 1600}
     return Plan(
         (
-            Training(teacher, _phases(2800), 1e-3, weight_decay=0.05, dropout=0.2),
-            *(Training(alpha, _phases(steps[alpha]), 2e-3, weight_decay=1e-3) for alpha in pupils),
+            Training(ALPHAS[0], _phases(2800), 1e-3, weight_decay=0.05, dropout=0.2),
+            *(Training(alpha, _phases(count), 2e-3, weight_decay=1e-3) for alpha, count in steps.items()),
         )
     )
