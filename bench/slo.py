@@ -26,7 +26,8 @@ from bench.open_loop import Answer, Request, replay
 from bench.server import running_server
 from model_store.device import usable_cpus
 from model_store.imaging import decode
-from model_store.manifest import ASSUMED_LOSS, Preprocessing, parse_variant_id
+from model_store.manifest import Preprocessing, parse_variant_id
+from model_store.ranking import ASSUMED_LOSS
 from model_store.sources import CHECKPOINTS_BY_NAME
 from service.latency import ANSWER_MS
 

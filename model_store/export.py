@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model_store import atomic
-from model_store.manifest import VariantManifest, expected_top1
+from model_store.manifest import VariantManifest
+from model_store.ranking import expected_accuracies
 from model_store.store import MODEL_PATH, ModelStore, StoreError, as_json
 
 SUMS = "SHA256SUMS"
@@ -33,7 +34,7 @@ def edge_variants(manifests: Sequence[VariantManifest]) -> list[VariantManifest]
     """At most `EDGE_VARIANTS` of one task for a small device: quantised ones where there are any, none that
     another beats in both accuracy and mult-adds, from the cheapest to the most accurate in even steps."""
     small = [m for m in manifests if m.precision == "int8"] or list(manifests)
-    top1 = expected_top1(list(manifests))
+    top1 = expected_accuracies(list(manifests))
     frontier: list[VariantManifest] = []
     for m in sorted(small, key=lambda m: (m.mult_adds, -top1[m.id])):
         if not frontier or top1[m.id] > top1[frontier[-1].id]:

@@ -26,7 +26,7 @@ _LEAST_SPEEDUP = 1.25  # of several threads, to be worth all workers
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedVariant:
-    """One variant, ready to run. `top1` ranks it among its task's variants (see `expected_top1`)."""
+    """One variant, ready to run. `top1` ranks it among its task's variants (see `expected_accuracies`)."""
 
     manifest: VariantManifest
     session: Session

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from model_store.imaging import UInt8Array
-from model_store.manifest import TaskManifest, VariantManifest, expected_top1, is_variant_id
+from model_store.manifest import TaskManifest, VariantManifest, is_variant_id
 from model_store.opening import open_variant
+from model_store.ranking import expected_accuracies
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession
 from model_store.store import ModelStore, StoredVariant, StoreError
 from service.catalog import Catalog, LoadedDetector, LoadedVariant, Plan, RefusedVariant, TaskCatalog
@@ -117,7 +118,7 @@ def _open_warm(
 def _ranked(
     loaded: list[tuple[VariantManifest, _Opened]], task: TaskManifest, tested: Tested
 ) -> tuple[LoadedVariant, ...]:
-    top1 = expected_top1([manifest for manifest, _ in loaded])
+    top1 = expected_accuracies([manifest for manifest, _ in loaded])
     variants = [
         LoadedVariant(manifest, session, top1[manifest.id], task.head, tested.barred(task.name, manifest.id))
         for manifest, session in loaded
@@ -129,7 +130,7 @@ def _ranked(
 def _detectors(
     loaded: list[tuple[VariantManifest, _Opened]],
 ) -> tuple[LoadedDetector, ...]:
-    recall = expected_top1([manifest for manifest, _ in loaded])
+    recall = expected_accuracies([manifest for manifest, _ in loaded])
     detectors = [
         LoadedDetector(manifest, session, recall[manifest.id])
         for manifest, session in loaded

@@ -22,6 +22,7 @@ RUNNING_SIDE = {
     "opening",
     "photo",
     "profile",
+    "ranking",
     "runtime",
     "sampling",
     "self_test",

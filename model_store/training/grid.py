@@ -41,7 +41,7 @@ _START_RESOLUTION = 128
 
 
 def train_faces(plan: Plan, data: Path, work: Path, starts: Mapping[float, NetworkWeights]) -> list[Path]:
-    """Trains, or goes on with, the grid of `plan`; the files of `trained` that it leaves, by falling alpha.
+    """Trains, or goes on with, the grid of `plan`; the files of `trained` that it leaves, in its order.
 
     `starts` are trained networks whose bodies are taken over, by alpha: the teacher needs one, a pupil
     without one starts from the teacher's most important channels. Raises DataError.

@@ -12,7 +12,8 @@ import pytest
 from model_store import build, tasks, trained
 from model_store.cli import main
 from model_store.faces import ATTRIBUTES, LABELS, split_scores
-from model_store.manifest import AnyAccuracy, FaceAccuracy, VariantManifest, expected_top1
+from model_store.manifest import AnyAccuracy, FaceAccuracy, VariantManifest
+from model_store.ranking import expected_accuracies
 from model_store.store import ModelStore
 from model_store.trained import TrainedNetwork
 from service.loading import load_catalog
@@ -104,7 +105,7 @@ def test_a_variant_says_what_was_measured_and_for_what_it_may_be_used(store: Mod
     assert "non-commercial" in manifest.licence
     again = VariantManifest.model_validate_json(manifest.model_dump_json())
     assert again == manifest
-    assert expected_top1([manifest]) == {ID: 0.9}
+    assert expected_accuracies([manifest]) == {ID: 0.9}
 
 
 def test_what_judges_looks_is_not_returned_unasked(store: ModelStore) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from model_store.download import DownloadError, Unreachable, fetch
-from model_store.manifest import Accuracy, VariantManifest, expected_top1
+from model_store.manifest import Accuracy, VariantManifest
 from model_store.pull import Pulled, pull_official
+from model_store.ranking import expected_accuracies
 from model_store.runtime import OnnxSession
 from model_store.sources import CHECKPOINTS_BY_NAME, FALLBACK_SOURCE, OFFICIAL_LICENCE
 from model_store.store import ModelStore
@@ -397,7 +398,7 @@ def test_the_fallback_never_ranks_above_what_was_trained_for_it(store: ModelStor
     """The easier pictures alone would put 192 pixels before 224."""
     with closed_address() as closed:
         variants = list(pull(store, closed).variants)
-    expected = expected_top1(variants)
+    expected = expected_accuracies(variants)
     ranked = sorted(variants, key=lambda v: expected[v.id], reverse=True)
     sizes = [v.resolution for v in ranked if v.precision == "fp32"]
     assert sizes == [224, 192, 160, 128]
