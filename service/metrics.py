@@ -1,10 +1,16 @@
-"""What an operator sees: Prometheus counters and histograms of one process."""
+"""What an operator sees: Prometheus counters and histograms, of all processes that share the port.
 
-from collections.abc import Callable, Iterator
+Several processes write their figures to files in a folder that the supervisor names in the environment, and
+whichever is asked adds them up: prometheus_client's multiprocess mode, in which gauges have to be set.
+"""
+
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from model_store.device import celsius, cpu_hertz
@@ -13,6 +19,7 @@ from model_store.manifest import VariantManifest
 if TYPE_CHECKING:
     from service.scheduler import Outcome
 
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -20,7 +27,8 @@ class Metrics:
     """A registry of its own for each app, so that two in one process do not mix."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
+        registry = CollectorRegistry()
+        self._folder = os.environ.get(SHARED_FOLDER)
         self._answers = Counter(
             "mobilenet_answers", "Pictures answered", ["task", "variant", "decision", "met"],
             registry=registry,
@@ -35,9 +43,17 @@ class Metrics:
         self._phases = Histogram(
             "mobilenet_phase_seconds", "Time of each phase", ["phase"], buckets=_BUCKETS_S, registry=registry
         )
-        self._length = Gauge("mobilenet_queue_length", "Pictures that wait", registry=registry)
-        self._bytes = Gauge("mobilenet_queue_bytes", "Bytes of pictures that wait", registry=registry)
-        self._residents = Gauge("mobilenet_resident_variants", "Variants in memory", registry=registry)
+        self._length = Gauge(
+            "mobilenet_queue_length", "Pictures that wait", registry=registry, multiprocess_mode="livesum"
+        )
+        self._bytes = Gauge(
+            "mobilenet_queue_bytes", "Bytes of pictures that wait",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._residents = Gauge(
+            "mobilenet_resident_variants", "Variants in memory, of all processes",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
         self._loads = Counter(
             "mobilenet_variant_loads", "Variants brought into memory, where it does not hold all",
             ["task", "variant"], registry=registry,
@@ -49,27 +65,35 @@ class Metrics:
         self._slowdown = Gauge(
             "mobilenet_slowdown_ratio",
             "Median of what workers take of late to what was measured first: above 1 where the device is "
-            "throttled, or others use its cores",
+            "throttled, or others use its cores; of several processes that of the slowest",
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self._slowdown.set(1)
+        if self._folder is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
         registry.register(_Sensors())
+        self._registry = registry
 
-    def watch_queue(self, length: Callable[[], int], size_bytes: Callable[[], int]) -> None:
-        self._length.set_function(length)
-        self._bytes.set_function(size_bytes)
+    def waiting(self, length: int, size_bytes: int) -> None:
+        self._length.set(length)
+        self._bytes.set(size_bytes)
 
-    def watch_slowdown(self, ratio: Callable[[], float]) -> None:
-        self._slowdown.set_function(ratio)
+    def slowed(self, ratio: float) -> None:
+        self._slowdown.set(ratio)
 
-    def watch_residents(self, count: Callable[[], int]) -> None:
-        self._residents.set_function(count)
+    def resident(self, count: int) -> None:
+        """At the start: from then on what is loaded and dropped tells."""
+        self._residents.set(count)
 
     def loaded(self, variant: VariantManifest) -> None:
         self._loads.labels(variant.task, variant.id).inc()
+        self._residents.inc()
 
     def dropped(self, variant: VariantManifest) -> None:
         self._drops.labels(variant.task, variant.id).inc()
+        self._residents.dec()
 
     def served(self, outcome: "Outcome[Any]", met: bool) -> None:
         self._answers.labels(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()

@@ -5,24 +5,32 @@ kernel spreads the connections over the sockets. On one shared socket the proces
 them, and with keep-alive clients it may keep all.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from model_store.device import resident_bytes, usable_cpus
 from service import server
 from service.fitting import limit_bytes
+from service.metrics import SHARED_FOLDER
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# Where it is there, metrics stay in memory: they change with every request, and a gateway's disk is a card.
+_MEMORY_FOLDER = "/dev/shm"  # noqa: S108  (nothing is put there but a folder of our own)
 # A process that has run so long was sound: it is started again. One that ends sooner is not.
 _SOUND_SECONDS = 5.0
 
@@ -67,8 +75,25 @@ def serve(settings: Settings) -> int:
     if usable_cpus() < settings.workers:
         log.warning("%d processes for %d CPUs: they slow each other down", settings.workers, usable_cpus())
     supervisor = _Supervisor(settings, split)
-    with reserved:
+    with reserved, _shared_metrics():
         return supervisor.run()
+
+
+@contextlib.contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """A folder, for as long as there are processes, in which each finds the metrics of all."""
+    parent = _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="mobilenet-metrics-", dir=parent)
+    except OSError as error:
+        log.warning(
+            "there is no folder for temporary files (%s): /metrics tells of one process only", error.strerror
+        )
+        yield
+        return
+    with folder as path:
+        os.environ[SHARED_FOLDER] = path
+        yield
 
 
 class _Supervisor:
@@ -89,6 +114,8 @@ class _Supervisor:
             for process in [p for p in self._started if p.sentinel in ended]:
                 place, since = self._started.pop(process)
                 process.join()  # its pipe is closed a moment before it has an exit code
+                if SHARED_FOLDER in os.environ:  # nothing waits there any more; its counts stay
+                    mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
                 if self._stopping:
                     # One that SIGTERM met before it had its handler ended as it was asked to.
                     code = code or (0 if process.exitcode in (0, -signal.SIGTERM) else 1)

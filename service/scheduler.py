@@ -106,8 +106,6 @@ class Scheduler:
             threading.Thread(target=self._work, args=(own[i],), name=f"inference-{i}", daemon=True)
             for i in range(dispatcher.workers)
         ]
-        metrics.watch_queue(lambda: len(dispatcher), lambda: dispatcher.queued_bytes)
-        metrics.watch_slowdown(lambda: dispatcher.estimates.slowdown)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -131,12 +129,14 @@ class Scheduler:
             if refusal is not None:
                 self._metrics.refused("full" if refusal.full else "late")
                 raise _overloaded(refusal)
+            self._tell_queue()
             self._changed.notify()
         try:
             return await result
         except asyncio.CancelledError:
             with self._changed:
                 waiting = self._dispatcher.cancel(job)
+                self._tell_queue()
             self._metrics.cancelled("waiting" if waiting else "running")
             raise
 
@@ -210,9 +210,13 @@ class Scheduler:
                     self._dispatcher.finish(taken, now_ms(), None)
                 else:
                     self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
+                    self._metrics.slowed(self._dispatcher.estimates.slowdown)
                 if taken.threads > 1:
                     self._changed.notify_all()  # the other workers were kept from what came meanwhile
             _hand_over(taken.job.payload, result)
+
+    def _tell_queue(self) -> None:
+        self._metrics.waiting(len(self._dispatcher), self._dispatcher.queued_bytes)
 
     def _take(self) -> Assignment | Job | None:
         """Waits for work; None once all is done and the scheduler stops."""
@@ -220,6 +224,7 @@ class Scheduler:
             while True:
                 taken = self._dispatcher.next(now_ms())
                 if taken is not None:
+                    self._tell_queue()
                     return taken
                 if self._stopping:
                     return None

@@ -101,7 +101,7 @@ class Service:
             faces = catalog.tasks.get(FACES)
             if faces is not None and faces.variants and catalog.detectors:
                 self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)
-            self.metrics.watch_residents(catalog.resident)
+            self.metrics.resident(catalog.resident())
             self._catalog = catalog
         except Exception:
             self.phase = "failed"

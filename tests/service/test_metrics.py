@@ -24,7 +24,7 @@ def test_sensors_are_told_where_there_are_some(monkeypatch: pytest.MonkeyPatch) 
 def test_the_slowdown_is_one_until_something_else_is_known() -> None:
     metrics = Metrics()
     assert b"mobilenet_slowdown_ratio 1.0" in metrics.text()
-    metrics.watch_slowdown(lambda: 1.75)
+    metrics.slowed(1.75)
     assert b"mobilenet_slowdown_ratio 1.75" in metrics.text()
 
 

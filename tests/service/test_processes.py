@@ -7,15 +7,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.server import RunningServer, running_server
+from service.metrics import SHARED_FOLDER
 from service.processes import Share, memory_share_mb, shares
 from tests.service.pictures import encode
 
@@ -53,6 +54,25 @@ def children(server: RunningServer) -> list[int]:
     return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def answers(server: RunningServer) -> float:
+    text = httpx.get(f"{server.base_url}/metrics").text
+    counts = re.findall(r"^mobilenet_answers_total\{.*\} ([\d.]+)$", text, re.MULTILINE)
+    return sum(float(count) for count in counts)
+
+
+def shared_metrics(server: RunningServer) -> Path:
+    """The folder in which each process finds the metrics of all."""
+    environment = Path(f"/proc/{children(server)[0]}/environ").read_bytes().split(b"\0")
+    prefix = f"{SHARED_FOLDER}=".encode()
+    return Path(next(e for e in environment if e.startswith(prefix)).removeprefix(prefix).decode())
+
+
+def answers_of(folder: Path, process: int) -> float:
+    files = [str(folder / f"counter_{process}.db")]
+    counters = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+    return sum(float(s.value) for m in counters if m.name == "mobilenet_answers" for s in m.samples)
+
+
 def ready(base_url: str) -> None:
     """Until whoever answers is ready, twenty times in a row."""
     deadline, in_a_row = time.monotonic() + 60, 0
@@ -74,24 +94,28 @@ def test_two_processes_share_the_port_and_the_cpus(own_store: Path, tmp_path: Pa
         if len(os.sched_getaffinity(0)) >= 2:
             assert not affinities[0] & affinities[1]
         picture = encode("JPEG", 64, 64)
-        for _ in range(41):  # each on a connection of its own; odd, so that no two counts are the same
+        for _ in range(41):  # each on a connection of its own
             assert httpx.post(f"{server.base_url}/v1/classify", content=picture).status_code == 200
-        seen: Counter[float] = Counter()
-        for _ in range(60):
-            text = httpx.get(f"{server.base_url}/metrics").text
-            counts = re.findall(r"^mobilenet_answers_total\{.*\} ([\d.]+)$", text, re.MULTILINE)
-            seen[sum(float(count) for count in counts)] += 1
-        assert sum(seen) == 41
-        assert min(seen) > 0, "one process took every connection"
+        folder = shared_metrics(server)
+        served = [answers_of(folder, child) for child in children(server)]
+        assert sum(served) == 41
+        assert min(served) > 0, "one process took every connection"
+        for _ in range(20):
+            assert answers(server) == 41, "whoever is asked tells of all"
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
+    assert not folder.exists()
 
 
 def test_a_process_that_dies_is_started_again(own_store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_server(own_store, tmp_path / "state", workers="2", log=log) as server:
         ready(server.base_url)
+        picture = encode("JPEG", 64, 64)
+        for _ in range(20):
+            assert httpx.post(f"{server.base_url}/v1/classify", content=picture).status_code == 200
         first = children(server)
+        assert answers_of(shared_metrics(server), first[0]) > 0
         time.sleep(6)  # so long it must have run to count as sound
         os.kill(first[0], signal.SIGKILL)
         deadline = time.monotonic() + 20
@@ -100,6 +124,8 @@ def test_a_process_that_dies_is_started_again(own_store: Path, tmp_path: Path) -
             time.sleep(0.05)
         ready(server.base_url)
         assert first[1] in children(server)
+        assert answers(server) == 20, "what a process has answered counts when it is gone"
+        assert "mobilenet_queue_length 0.0" in httpx.get(f"{server.base_url}/metrics").text
     assert "started again" in log.read_text()
 
 
