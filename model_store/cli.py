@@ -87,7 +87,7 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "pull",
         help="fetch official weights",
         description="Fetches official weights; for imagenet, by default four along the accuracy/latency "
-        "frontier; for faces, the detector.",
+        "frontier; for faces, the networks that come with the product, and their detector through npm.",
     )
     command.add_argument("task", choices=["imagenet", "faces"])
     command.add_argument(
@@ -206,8 +206,8 @@ def _add_train(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = subparsers.add_parser(
         "train",
         help="train the networks of a task",
-        description="Trains the whole grid of face networks, about 4 hours on two cores; needs the extra "
-        "`train`. Stopped or killed, the same command goes on where it was.",
+        description="Trains the whole grid of face networks, two and a half hours on two idle cores; needs "
+        "the extra `train`. Stopped or killed, the same command goes on where it was.",
     )
     command.add_argument("task", choices=["faces"])
     command.add_argument(

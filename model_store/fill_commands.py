@@ -2,15 +2,17 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from model_store import build, tasks
+from model_store import build, shipped, tasks
 from model_store import pull as pulling
 from model_store.cli_output import accuracy_text, explain_tilde, origin_text, print_json
 from model_store.commands import chosen
+from model_store.download import DownloadError
 from model_store.manifest import TaskManifest, VariantManifest
 from model_store.progress import track
-from model_store.pull_faces import pull_faces
+from model_store.pull_detectors import pull_detectors
 from model_store.sources import (
     CHECKPOINTS_BY_NAME,
     DEFAULT_CHECKPOINTS,
@@ -20,20 +22,39 @@ from model_store.sources import (
 from model_store.store import ModelStore, StoreError
 from model_store.weights import WeightsError
 
+_WITHOUT_DETECTOR = (
+    "Attributes and ages are installed; without a detector they serve faces=cropped: pictures that are one "
+    "aligned face each"
+)
+
 
 def pull(store: ModelStore, options: argparse.Namespace) -> int:
     checkpoints = _checkpoints(options)
-    task = tasks.FACE_DETECTION.name if options.task == "faces" else options.task
-    if options.if_empty and any(v.manifest for v in store.variants(task)):
-        print(f"The store {store.root} already has variants of {task}.")
+    needed = [tasks.FACES.name, tasks.FACE_DETECTION.name] if options.task == "faces" else [options.task]
+    if options.if_empty and all(any(v.manifest for v in store.variants(task)) for task in needed):
+        print(f"The store {store.root} already has variants of {' and '.join(needed)}.")
         return 0
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     if options.task == "faces":
-        _report_installed(pull_faces(store, say=say), options)
+        _pull_faces(store, options, say)
         return 0
     pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say)
     _report_installed(list(pulled.variants), options, fallback=pulled.fallback)
     return 0
+
+
+def _pull_faces(store: ModelStore, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """The networks first: they are here, and serve aligned faces where the detector cannot be had."""
+    networks = []
+    with track("face networks", shipped.variant_count(), unit="variants") as tracker:
+        for manifest in shipped.install(store):
+            networks.append(manifest)
+            tracker.update(len(networks))
+    try:
+        detectors = pull_detectors(store, say=say)
+    except DownloadError as error:
+        raise type(error)(f"{error}. {_WITHOUT_DETECTOR}") from error
+    _report_installed([*networks, *detectors], options)
 
 
 def import_file(store: ModelStore, options: argparse.Namespace) -> int:
@@ -78,7 +99,7 @@ def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> li
 
 def _checkpoints(options: argparse.Namespace) -> list[Checkpoint]:
     if options.task == "faces" and options.checkpoints:
-        raise StoreError("faces has no checkpoints to choose from: its detector comes at every size")
+        raise StoreError("faces has no checkpoints to choose from: all of its networks come at once")
     if options.all and options.checkpoints:
         raise StoreError("name checkpoints, or give --all; not both")
     if options.all:

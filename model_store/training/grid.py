@@ -23,12 +23,14 @@ import torch
 
 from model_store import atomic
 from model_store.faces import OUTPUTS
+from model_store.graph import build_classifier
 from model_store.progress import track
+from model_store.runtime import OnnxSession
 from model_store.trained import TrainedNetwork, load, save_bytes
-from model_store.training.augment import plain
+from model_store.training.augment import plain, resized
 from model_store.training.curves import draw_curves
 from model_store.training.labels import DataError
-from model_store.training.loop import Source, Trainer, answer, evaluate, fit, rows_of_step
+from model_store.training.loop import Source, Trainer, evaluate, fit, rows_of_step
 from model_store.training.network import MobileNet, from_trained, start_from, to_trained
 from model_store.training.pictures import FaceSet, load_faces
 from model_store.training.plan import Plan, Training
@@ -38,6 +40,7 @@ from model_store.weights import NetworkWeights
 
 _START_PICTURES = 256
 _START_RESOLUTION = 128
+_ANSWER_BATCH = 16
 
 
 def train_faces(plan: Plan, data: Path, work: Path, starts: Mapping[float, NetworkWeights]) -> list[Path]:
@@ -115,8 +118,12 @@ def _teacher_answers(
     """[N, outputs] of each set, pictures and their mirror images averaged; 0 for validation pictures, which
     nothing learns from."""
     if not file.is_file():
-        network = from_trained(teacher, plan.soft_resolution)
-        found = {f.name: _answers(network, f, plan.soft_resolution) for f in faces}
+        network = teacher.at(plan.soft_resolution)
+        # The runtime that serves takes a third of the time that the framework does which trains.
+        session = OnnxSession(
+            build_classifier(network, plan.soft_resolution, "attributes"), torch.get_num_threads()
+        )
+        found = {f.name: _answers(session, f, plan.soft_resolution) for f in faces}
         buffer = io.BytesIO()
         np.savez(buffer, **found)  # type: ignore[arg-type]
         atomic.write(file, buffer.getvalue())
@@ -124,13 +131,16 @@ def _teacher_answers(
         return [answers[f.name].astype(np.float32) for f in faces]
 
 
-def _answers(network: MobileNet, faces: FaceSet, resolution: int) -> npt.NDArray[np.float16]:
+def _answers(session: OnnxSession, faces: FaceSet, resolution: int) -> npt.NDArray[np.float16]:
     rows = faces.training_rows
     found = np.zeros((len(faces.images), OUTPUTS), np.float16)
     with track(f"teacher's answers, {faces.name}", len(rows), unit="pictures") as tracker:
-        found[rows] = answer(
-            network, faces.images, rows, resolution, mirrored=True, on_batch=tracker.update
-        ).astype(np.float16)
+        for start in range(0, len(rows), _ANSWER_BATCH):
+            part = rows[start : start + _ANSWER_BATCH]
+            pictures = resized(np.ascontiguousarray(faces.images[part]), resolution)
+            mirrored = np.ascontiguousarray(pictures[:, :, ::-1])
+            found[part] = (session.run(pictures) + session.run(mirrored)) / 2
+            tracker.update(start + len(part))
     return found
 
 

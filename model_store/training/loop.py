@@ -184,22 +184,15 @@ def answer(
     images: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int64],
     resolution: int,
-    *,
-    mirrored: bool = False,
-    on_batch: Callable[[int], None] = lambda done: None,
 ) -> npt.NDArray[np.float32]:
-    """[rows, outputs] probabilities of plain pictures; `mirrored` averages them with their mirror images'."""
+    """[rows, outputs] probabilities of plain pictures."""
     found = np.empty((len(rows), OUTPUTS), np.float32)
     network.eval()
     with torch.no_grad():
         for start in range(0, len(rows), _EVALUATION_BATCH):
             part = rows[start : start + _EVALUATION_BATCH]
             pictures = plain(np.ascontiguousarray(images[part]), resolution)
-            answers = scores(network, pictures)
-            if mirrored:
-                answers = (answers + scores(network, pictures.flip(3))) / 2
-            found[start : start + len(part)] = answers.numpy()
-            on_batch(start + len(part))
+            found[start : start + len(part)] = scores(network, pictures).numpy()
     return found
 
 
