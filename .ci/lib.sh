@@ -36,6 +36,22 @@ apt_install() {
   { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$cache/apt.log" 2>&1
 }
 
+# unpacked PACKAGE... - Debian packages under $cache/unpacked: programs whose services shall not start here.
+unpacked() {
+  once unpacked unpack "$@" || { tail -5 "$cache/unpacked.log" >&2; skip "apt-get could not download $*"; }
+}
+unpack() {
+  local package
+  mkdir -p "$cache/unpacked"
+  for package; do
+    [ -e "$cache/unpacked/$package" ] || (
+      cd "$cache/unpacked" &&
+        { apt-get download "$package" || { apt-get update && apt-get download "$package"; }; } &&
+        dpkg --extract "$package"_*.deb . && rm "$package"_*.deb && touch "$package"
+    ) >"$cache/unpacked.log" 2>&1 || return 1
+  done
+}
+
 # The Debian mirror that this machine's apt uses.
 mirror() {
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' 2>/dev/null |

@@ -6,9 +6,9 @@ whichever is asked adds them up: prometheus_client's multiprocess mode, in which
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from service.scheduler import Outcome
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
+
+# Values of labels: dashboards and alerts name them.
+Refusal = Literal["full", "late", "infeasible", "expired"]
+Phase = Literal["queue", "decode", "inference"]
+Stage = Literal["waiting", "running"]
+
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -34,7 +40,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._refusals = Counter(
-            "mobilenet_refusals", "Pictures refused: full, late, infeasible, expired", ["reason"],
+            "mobilenet_refusals", f"Pictures refused: {', '.join(get_args(Refusal))}", ["reason"],
             registry=registry,
         )  # fmt: skip
         self._cancelled = Counter(
@@ -70,7 +76,10 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self._slowdown.set(1)
-        if self._folder is not None:
+        if self._folder is None:
+            # Memory, CPU time and start. Of several processes, whichever is asked would tell its own.
+            ProcessCollector(registry=registry)
+        else:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
         registry.register(_Sensors())
@@ -97,13 +106,13 @@ class Metrics:
 
     def served(self, outcome: "Outcome[Any]", met: bool) -> None:
         self._answers.labels(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()
-        for phase in ("queue", "decode", "inference"):
+        for phase in get_args(Phase):
             self._phases.labels(phase).observe(getattr(outcome, f"{phase}_ms") / 1e3)
 
-    def refused(self, reason: str) -> None:
+    def refused(self, reason: Refusal) -> None:
         self._refusals.labels(reason).inc()
 
-    def cancelled(self, stage: str) -> None:
+    def cancelled(self, stage: Stage) -> None:
         self._cancelled.labels(stage).inc()
 
     def text(self) -> bytes:

@@ -1,13 +1,15 @@
 """What is told of the device, and that memory is given back near the limit."""
 
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 import service.memory_guard
 import service.metrics
 from service.memory_guard import MemoryGuard
-from service.metrics import Metrics
+from service.metrics import SHARED_FOLDER, Metrics
 
 
 def test_sensors_are_told_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +28,17 @@ def test_the_slowdown_is_one_until_something_else_is_known() -> None:
     assert b"mobilenet_slowdown_ratio 1.0" in metrics.text()
     metrics.slowed(1.75)
     assert b"mobilenet_slowdown_ratio 1.75" in metrics.text()
+
+
+def test_the_process_is_told_of() -> None:
+    samples = dict(line.split(" ") for line in Metrics().text().decode().splitlines() if line[0] != "#")
+    assert float(samples["process_resident_memory_bytes"]) > 1 << 20
+    assert 0 < float(samples["process_start_time_seconds"]) <= time.time()
+
+
+def test_of_several_processes_none_passes_for_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
+    assert b"process_" not in Metrics().text()
 
 
 def test_near_the_limit_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
