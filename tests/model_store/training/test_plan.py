@@ -8,16 +8,28 @@ import pytest
 from model_store.architecture import ALPHAS, RESOLUTIONS
 from model_store.training.plan import Phase, Training, full_grid
 
-TRAINING = Training(0.5, (Phase(50, {128: 1.0}), Phase(150, {160: 0.25, 224: 0.75})), 1e-3, weight_decay=0)
+TRAINING = Training(
+    0.5,
+    (Phase(50, {128: 1.0}), Phase(150, {160: 0.25, 224: 0.75})),
+    Phase(40, {224: 1.0}),
+    learning_rate=1e-3,
+    fine_tuning_rate=2e-4,
+    weight_decay=0,
+)
 
 
-def test_the_rate_rises_and_falls_to_nothing() -> None:
+def test_the_rate_rises_and_falls_to_nothing_and_once_more_for_the_fine_tuning() -> None:
     rates = [TRAINING.rate(step) for step in range(TRAINING.steps)]
-    top = rates.index(max(rates))
-    assert max(rates) == pytest.approx(1e-3)
-    assert all(a < b for a, b in pairwise(rates[: top + 1]))
-    assert all(a >= b for a, b in pairwise(rates[top:]))
-    assert 0 < rates[-1] < 1e-5
+    assert len(rates) == 240
+    first, last = rates[:200], rates[200:]
+    top = first.index(max(first))
+    assert max(first) == pytest.approx(1e-3)
+    assert all(a < b for a, b in pairwise(first[: top + 1]))
+    assert all(a >= b for a, b in pairwise(first[top:]))
+    assert last[0] == pytest.approx(2e-4)
+    assert all(a > b for a, b in pairwise(last))
+    assert 0 < first[-1] < 1e-5
+    assert 0 < last[-1] < 1e-5
 
 
 def test_resolutions_come_as_often_as_they_should() -> None:
@@ -25,13 +37,15 @@ def test_resolutions_come_as_often_as_they_should() -> None:
     found = Counter(TRAINING.resolution(step, 1) for step in range(50, 200))
     assert found.keys() == {160, 224}
     assert 20 <= found[160] <= 60
+    assert {TRAINING.resolution(step, 1) for step in range(200, 240)} == {224}
     assert [TRAINING.resolution(s, 1) for s in (150, 60)] == [TRAINING.resolution(s, 1) for s in (150, 60)]
     assert [TRAINING.resolution(s, 2) for s in range(200)] != [TRAINING.resolution(s, 1) for s in range(200)]
 
 
 def test_the_full_grid_trains_every_width_for_every_resolution() -> None:
     plan = full_grid()
-    assert tuple(t.alpha for t in plan.trainings) == ALPHAS
+    assert plan.trainings[0].alpha == ALPHAS[0]  # the teacher
+    assert {t.alpha for t in plan.trainings} == set(ALPHAS)
     assert plan.resolutions == RESOLUTIONS
     for training in plan.trainings:
-        assert training.phases[-1].weights.keys() == set(RESOLUTIONS)
+        assert training.fine_tuning.weights.keys() == set(RESOLUTIONS)

@@ -48,8 +48,23 @@ def main(data: Path, work: Path) -> None:
 
     plan = Plan(
         (
-            Training(0.5, (Phase(4, {32: 1.0}), Phase(4, {32: 0.5, 64: 0.5})), 1e-3, 0.05, dropout=0.2),
-            Training(0.25, (Phase(6, {32: 1.0}),), 2e-3, 1e-3),
+            Training(
+                0.5,
+                (Phase(3, {32: 1.0}), Phase(3, {32: 0.5, 64: 0.5})),
+                Phase(2, {64: 1.0}),
+                1e-3,
+                fine_tuning_rate=3e-4,
+                weight_decay=0.05,
+                dropout=0.2,
+            ),
+            Training(
+                0.25,
+                (Phase(4, {32: 1.0}),),
+                Phase(2, {64: 1.0}),
+                2e-3,
+                fine_tuning_rate=5e-4,
+                weight_decay=1e-3,
+            ),
         ),
         resolutions=(64, 32),
         batch=8,
