@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--variant", default="mobilenet_v1_1.0_224_fp32")
+    parser.add_argument("--variant", default="mobilenet_v1_1.0_160_fp32")
     options = parser.parse_args()
     store = ModelStore(options.store)
     task = store.task("faces")
@@ -57,7 +57,8 @@ def main() -> None:
     for name, change in CONDITIONS.items():
         rows.append((name, network.measure([*celeba[:_PICTURES], *utkface[:_PICTURES]], name, change)))
     scores = network.answers(utkface, "ages", lambda image: image)
-    write_section("bench.face_failures", "\n".join([*_conditions(rows), "", *_groups(utkface, scores), ""]))
+    tables = [*_conditions(manifest.id, rows), "", *_groups(utkface, scores), ""]
+    write_section("bench.face_failures", "\n".join(tables))
 
 
 class Network:
@@ -129,10 +130,10 @@ CONDITIONS: dict[str, Change] = {
 }
 
 
-def _conditions(rows: list[tuple[str, FaceMetrics]]) -> list[str]:
+def _conditions(variant: str, rows: list[tuple[str, FaceMetrics]]) -> list[str]:
     of = rows[0][1]
     return [
-        f"Of {of.attribute_pictures} pictures of CelebA and {of.age_pictures} of UTKFace:",
+        f"`{variant}` on {of.attribute_pictures} pictures of CelebA and {of.age_pictures} of UTKFace:",
         "",
         "| pictures | accuracy | average precision | age error |",
         "|---|---|---|---|",

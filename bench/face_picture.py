@@ -1,7 +1,7 @@
 """What the service says of the faces in photos, drawn on them: `python -m bench.face_picture PHOTO...`.
 
-Asks a running service. docs/faces.jpg shows two photos in the public domain: Grace Hopper (James S. Davis,
-U.S. Navy; comes with matplotlib) and Eileen Collins (NASA; comes with scikit-image).
+Asks a running service. docs/faces.jpg shows two photos in the public domain, by Pete Souza and David
+Lienemann for the White House (obama.jpg and biden.jpg in the package face_recognition 1.3.0).
 """
 
 import argparse
@@ -60,12 +60,12 @@ def _draw(ax: Axes, image: Image.Image, answer: dict[str, Any]) -> None:
         lines = [f"{age['years']:.0f} years ({age['low']:.0f} to {age['high']:.0f})"]
         lines += [f"{name.replace('_', ' ')} {probability:.2f}" for name, probability in surest]
         ax.text(
-            box["x"], box["y"] + box["height"] + 0.012 * image.height, "\n".join(lines), va="top",
-            color="white", fontsize=10, linespacing=1.35,
+            box["x"] + box["width"] / 2, box["y"] + box["height"] + 0.012 * image.height, "\n".join(lines),
+            ha="center", va="top", color="white", fontsize=10, linespacing=1.35,
             bbox={"facecolor": _BLUE, "edgecolor": "none", "alpha": 0.92, "pad": 5},
         )  # fmt: skip
     latency, detector, variant = answer["latency"], answer["detector"], answer["variant"]
-    how = f"{_short(detector['id'])} and {_short(variant['id'])}, {latency['total_ms']:.0f} ms"
+    how = f"{_short(detector['id'])}\n{_short(variant['id'])}\n{latency['total_ms']:.0f} ms"
     ax.text(
         0.015, 0.015, how, transform=ax.transAxes, color="white", fontsize=9,
         bbox={"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 4},

@@ -21,7 +21,7 @@ _MAX_OVERLAP = 0.5  # intersection over union of two boxes that are two faces
 # What networks of faces are shown of a face, as their training pictures show it: in shares of the
 # detector's box, the sides of the crop, and how far its centre lies above the box's. Measured on CelebA and
 # UTKFace (docs/faces.md).
-_WIDTH, _HEIGHT, _ABOVE = 2.0, 1.75, 0.07
+_WIDTH, _HEIGHT, _ABOVE = 1.7, 1.5, 0.04
 
 
 class Detector(Protocol):

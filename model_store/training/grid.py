@@ -115,15 +115,18 @@ def _metrics(trained: TrainedNetwork, faces: tuple[FaceSet, ...]) -> dict[str, A
 def _teacher_answers(
     plan: Plan, teacher: TrainedNetwork, faces: tuple[FaceSet, ...], file: Path
 ) -> list[npt.NDArray[np.float32]]:
-    """[N, outputs] of each set, pictures and their mirror images averaged; 0 for validation pictures, which
+    """[N, outputs] of each set, the mean over resolutions and mirror images; 0 for validation pictures, which
     nothing learns from."""
     if not file.is_file():
-        network = teacher.at(plan.soft_resolution)
         # The runtime that serves takes a third of the time that the framework does which trains.
-        session = OnnxSession(
-            build_classifier(network, plan.soft_resolution, "attributes"), torch.get_num_threads()
-        )
-        found = {f.name: _answers(session, f, plan.soft_resolution) for f in faces}
+        threads = torch.get_num_threads()
+        sessions = {
+            resolution: OnnxSession(
+                build_classifier(teacher.at(resolution), resolution, "attributes"), threads
+            )
+            for resolution in plan.soft_resolutions
+        }
+        found = {f.name: _answers(sessions, f) for f in faces}
         buffer = io.BytesIO()
         np.savez(buffer, **found)  # type: ignore[arg-type]
         atomic.write(file, buffer.getvalue())
@@ -131,15 +134,18 @@ def _teacher_answers(
         return [answers[f.name].astype(np.float32) for f in faces]
 
 
-def _answers(session: OnnxSession, faces: FaceSet, resolution: int) -> npt.NDArray[np.float16]:
+def _answers(sessions: Mapping[int, OnnxSession], faces: FaceSet) -> npt.NDArray[np.float16]:
     rows = faces.training_rows
     found = np.zeros((len(faces.images), OUTPUTS), np.float16)
     with track(f"teacher's answers, {faces.name}", len(rows), unit="pictures") as tracker:
         for start in range(0, len(rows), _ANSWER_BATCH):
             part = rows[start : start + _ANSWER_BATCH]
-            pictures = resized(np.ascontiguousarray(faces.images[part]), resolution)
-            mirrored = np.ascontiguousarray(pictures[:, :, ::-1])
-            found[part] = (session.run(pictures) + session.run(mirrored)) / 2
+            images = np.ascontiguousarray(faces.images[part])
+            answers = []
+            for resolution, session in sessions.items():
+                pictures = resized(images, resolution)
+                answers += [session.run(pictures), session.run(np.ascontiguousarray(pictures[:, :, ::-1]))]
+            found[part] = np.mean(answers, axis=0)
             tracker.update(start + len(part))
     return found
 

@@ -79,7 +79,7 @@ class Plan:
     validation_pictures: int = 1536  # for the curve; at the end, all
     validation_resolution: int = 160
     statistics_batches: int = 24
-    soft_resolution: int = 224  # at which the teacher answers for the pupils
+    soft_resolutions: tuple[int, ...] = (192, 160)  # at which the teacher answers for the pupils
     checkpoint_every_s: float = 120.0
     seed: int = SEED
 

@@ -72,7 +72,7 @@ def main(data: Path, work: Path) -> None:
         validation_pictures=8,
         validation_resolution=32,
         statistics_batches=2,
-        soft_resolution=32,
+        soft_resolutions=(32, 64),
         checkpoint_every_s=0,
     )
     train_faces(plan, data, work, {0.5: random_weights(0.5, classes=1000)})
