@@ -14,7 +14,7 @@ from model_store import commands, delivery_commands, fill_commands, train_comman
 from model_store.architecture import RESOLUTIONS
 from model_store.cli_output import printable
 from model_store.sources import OFFICIAL_BASE_URL
-from model_store.store import ModelStore
+from model_store.store import ModelStore, StoreError
 
 DEFAULT_STORE = ".store"
 _FAILURES = commands.FAILURES
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        if options.store.is_file():
+            raise StoreError(f"{options.store} is a file; --store names a folder, which is made if need be")
         return int(options.command(ModelStore(options.store), options))
     except BrokenPipeError:  # `model-store table | head`
         return 0

@@ -38,7 +38,9 @@ def pull(store: ModelStore, options: argparse.Namespace) -> int:
     if options.task == "faces":
         _pull_faces(store, options, say)
         return 0
-    pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say)
+    # Who asks for others than the fallback has is not served by it.
+    fallback = not options.all and options.checkpoints in ([], [pulling.FALLBACK_CHECKPOINT])
+    pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say, fallback=fallback)
     _report_installed(list(pulled.variants), options, fallback=pulled.fallback)
     return 0
 

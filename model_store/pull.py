@@ -28,8 +28,13 @@ from model_store.sources import (
 )
 from model_store.store import ModelStore
 
+FALLBACK_CHECKPOINT = "1.0_224"  # whose weights the package index has
 _MAX_MEMBER_BYTES = 64 << 20  # the largest frozen graph of the family has 17 MB
 
+_WITHOUT_NAMES = (
+    f"`model-store pull imagenet`, without naming checkpoints, takes those of {FALLBACK_CHECKPOINT} from the "
+    "package index"
+)
 _EASIER_SUBSET = "510 labelled ImageNet validation pictures"
 # The fallback's accuracy by resolution, measured with `model-store evaluate`.
 _FALLBACK_MEASURED: dict[int, tuple[float, float]] = {
@@ -61,8 +66,9 @@ def pull_official(
     *,
     base_url: str,
     say: Callable[[str], None],
+    fallback: bool = True,
 ) -> Pulled:
-    """Installs official checkpoints; where their address does not answer, the fallback.
+    """Installs official checkpoints; where their address does not answer, the fallback, if that will do.
 
     Raises DownloadError, WeightsError or StoreError. Variants already installed stay installed.
     """
@@ -75,6 +81,8 @@ def pull_official(
                 manifest = _pull_checkpoint(store, task, checkpoint, base_url, folder)
                 installed += _with_int8(store, task, manifest)
             except Unreachable as error:
+                if not fallback:
+                    raise Unreachable(f"{error}. {_WITHOUT_NAMES}") from error
                 say(f"{error}.")
                 if installed:
                     raise

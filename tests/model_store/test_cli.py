@@ -82,6 +82,13 @@ def test_an_empty_store_says_how_to_fill_it(empty: Path, console: Console) -> No
     assert not empty.exists()
 
 
+def test_a_store_that_is_a_file_is_none(console: Console, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"")
+    _, err = console("list", "--store", file, code=1)
+    assert f"{file} is a file; --store names a folder" in err[-1]
+
+
 def test_list_shows_each_variant_with_its_figures(root: Path, console: Console) -> None:
     out, _ = console("list")
     titles, *rows = [line.split() for line in out]

@@ -393,6 +393,19 @@ def test_the_command_tells_that_it_took_the_fallback(
     ]
 
 
+@pytest.mark.parametrize("asked", [("0.25_128",), ("1.0_224", "0.25_128"), ("--all",)])
+def test_who_asks_for_others_than_the_fallback_has_is_told_so(
+    asked: tuple[str, ...], index: Server, store: ModelStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closed_address() as closed:
+        _, err = Console(capsys)(
+            "pull", "imagenet", *asked, "--store", store.root, "--base-url", closed, code=1
+        )
+    assert "cannot be reached" in err[-1]
+    assert "`model-store pull imagenet`, without naming checkpoints, takes those of 1.0_224" in err[-1]
+    assert (index.received, installed(store)) == ([], {})
+
+
 @pytest.mark.usefixtures("trusted")
 def test_the_fallback_never_ranks_above_what_was_trained_for_it(store: ModelStore) -> None:
     """The easier pictures alone would put 192 pixels before 224."""
