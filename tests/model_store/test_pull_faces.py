@@ -1,11 +1,15 @@
-"""`model-store pull faces` without a registry: an npm of our own says what npm says."""
+"""`model-store pull faces` without a registry: an npm of our own says what npm says.
+
+What comes with the product is installed all the same; of it the smallest network alone, to be quick.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from model_store import npm
+from model_store import npm, shipped
+from model_store.architecture import RESOLUTIONS
 from model_store.download import DownloadError, Unreachable
 from model_store.sources import FACE_DETECTOR_SOURCE
 from model_store.store import ModelStore
@@ -21,9 +25,28 @@ def bin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+# As `faces` alone: no detector among them.
+NETWORKS = sorted(
+    f"faces/mobilenet_v1_0.25_{resolution}_{precision}"
+    for resolution in RESOLUTIONS
+    for precision in ("fp32", "int8")
+)
+
+
+def installed(store: Path) -> list[str]:
+    return sorted(f"{v.task}/{v.id}" for v in ModelStore(store).variants())
+
+
 def write_npm(folder: Path, script: str) -> None:
     (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "npm").chmod(0o755)
+
+
+@pytest.fixture(autouse=True)
+def _only_the_smallest_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    smallest = shipped.weight_files()[-1]
+    assert smallest.name == "0.25.npz"
+    monkeypatch.setattr(shipped, "weight_files", lambda: [smallest])
 
 
 @pytest.fixture
@@ -35,8 +58,16 @@ def console(capsys: pytest.CaptureFixture[str]) -> Console:
 def test_without_npm_it_says_so_and_what_works_all_the_same(console: Console, tmp_path: Path) -> None:
     _, err = console("pull", "faces", "--store", str(tmp_path / "store"), code=1)
     assert "npm, the package manager of Node.js, is not installed" in err[-1]
-    assert "faces=cropped still works" in err[-1]
-    assert ModelStore(tmp_path / "store").variants() == []
+    assert "they serve faces=cropped" in err[-1]
+    assert installed(tmp_path / "store") == NETWORKS
+
+
+@pytest.mark.usefixtures("bin_dir")
+def test_if_empty_asks_for_the_detector_that_is_missing(console: Console, tmp_path: Path) -> None:
+    command = ("pull", "faces", "--if-empty", "--store", str(tmp_path / "store"))
+    for _ in range(2):
+        _, err = console(*command, code=1)
+        assert "npm" in err[-1]
 
 
 @pytest.mark.parametrize(
@@ -76,13 +107,14 @@ def test_an_archive_with_other_bytes_is_refused_and_not_kept(
 ) -> None:
     write_npm(bin_dir, f"echo other > {FACE_DETECTOR_SOURCE.filename}")
     _, err = console("pull", "faces", "--store", str(tmp_path / "store"), code=1)
-    assert "nothing was installed" in err[-1]
+    assert "the detector was not installed" in err[-1]
     assert FACE_DETECTOR_SOURCE.sha256 in err[-1]
     downloads = tmp_path / "store" / ".downloads"
     assert [name for name in os.listdir(downloads) if name != ".lock"] == []
-    assert ModelStore(tmp_path / "store").variants() == []
+    assert installed(tmp_path / "store") == NETWORKS
 
 
 def test_faces_has_no_checkpoints(console: Console, tmp_path: Path) -> None:
     _, err = console("pull", "faces", "0.5_160", "--store", str(tmp_path / "store"), code=1)
     assert "no checkpoints to choose from" in err[-1]
+    assert installed(tmp_path / "store") == []
