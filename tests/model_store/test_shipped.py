@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,9 @@ def faces(shared: Path) -> list[LabelledFace]:
 
 def kept(archive: Path, labelled: Callable[[str], bool]) -> list[tuple[str, bytes]]:
     with zipfile.ZipFile(archive) as source:
-        files = ((name, source.read(name)) for name in sorted(filter(labelled, source.namelist())))
+        names = sorted(filter(labelled, source.namelist()))
+        random.Random(0).shuffle(names)  # UTKFace's begin with the age
+        files = ((name, source.read(name)) for name in names)
         chosen = (f for f in files if file_hash(f[1], SEED) < VALIDATION_SHARE * 2**64)
         return list(itertools.islice(chosen, PICTURES))
 
