@@ -28,14 +28,14 @@ def train(store: ModelStore, options: argparse.Namespace) -> int:
     from model_store.training.plan import full_grid
 
     files = train_faces(full_grid(), options.data, options.work, starts(store))
-    found = {file: _metrics(file) for file in files}
-    installed = [manifest for file, metrics in found.items() for manifest in _install(store, file, metrics)]
+    found = {alpha: _metrics(file) for alpha, file in files.items()}
+    installed = [m for alpha, file in files.items() for m in _install(store, file, found[alpha])]
     if options.json:
         print_json({"installed": [manifest.model_dump(mode="json") for manifest in installed]})
         return 0
     rows: dict[tuple[str, ...], FaceMetrics] = {
-        (file.parent.name, str(resolution)): metrics
-        for file, by_resolution in found.items()
+        (str(alpha), str(resolution)): metrics
+        for alpha, by_resolution in found.items()
         for resolution, metrics in by_resolution.items()
     }
     print_face_metrics(rows, ("alpha", "pixels"))

@@ -14,19 +14,19 @@ _PANELS = (
 
 
 def draw_curves(work: Path) -> None:
-    """Reads `<work>/<alpha>/history.json`, writes `<work>/curves.svg`."""
+    """Reads `<work>/*/history.json`, of the teacher and each alpha; writes `<work>/curves.svg`."""
     histories = {
         path.parent.name: json.loads(path.read_text()) for path in sorted(work.glob("*/history.json"))
     }
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2).flat
     for panel, (key, title, factor) in zip(panels, _PANELS, strict=True):
-        for alpha, history in reversed(histories.items()):
+        for name, history in reversed(histories.items()):
             panel.plot(
                 [point["step"] for point in history],
                 [factor * point[key] for point in history],
                 marker=".",
-                label=f"alpha {alpha}",
+                label=name if name == "teacher" else f"alpha {name}",
             )
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("step")

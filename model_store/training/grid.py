@@ -2,8 +2,9 @@
 
     <work>/pictures/            the data, decoded
     <work>/plan.json            what this folder trains; another plan needs another folder
-    <work>/<alpha>/             checkpoint.pt, history.json, and when done trained.npz and metrics.json
-    <work>/teacher.npz          what the teacher answers on all training pictures
+    <work>/teacher/             checkpoint.pt, history.json, and when done trained.npz and metrics.json
+    <work>/answers.npz          what the teacher answers on all training pictures
+    <work>/<alpha>/             as teacher/, of each pupil
     <work>/curves.svg           learning curves
 
 What is done is not done again: after a kill, the same call goes on.
@@ -12,8 +13,9 @@ What is done is not done again: after a kill, the same call goes on.
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from model_store.training.augment import plain, resized
 from model_store.training.curves import draw_curves
 from model_store.training.labels import DataError
 from model_store.training.loop import Source, Trainer, evaluate, fit, rows_of_step
-from model_store.training.network import MobileNet, from_trained, start_from, to_trained
+from model_store.training.network import MobileNet, copied, from_trained, start_from, to_trained
 from model_store.training.pictures import FaceSet, load_faces
 from model_store.training.plan import Plan, Training
 from model_store.training.slicing import slice_width
@@ -43,11 +45,14 @@ _START_RESOLUTION = 128
 _ANSWER_BATCH = 16
 
 
-def train_faces(plan: Plan, data: Path, work: Path, starts: Mapping[float, NetworkWeights]) -> list[Path]:
-    """Trains, or goes on with, the grid of `plan`; the files of `trained` that it leaves, in its order.
+def train_faces(
+    plan: Plan, data: Path, work: Path, starts: Mapping[float, NetworkWeights]
+) -> dict[float, Path]:
+    """Trains, or goes on with, the grid of `plan`; by alpha the file of `trained` that is kept.
 
     `starts` are trained networks whose bodies are taken over, by alpha: the teacher needs one, a pupil
-    without one starts from the teacher's most important channels. Raises DataError.
+    without one starts from the teacher's most important channels, and one as wide as the teacher from the
+    teacher as it is. Raises DataError.
     """
     _claim(work, plan)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -55,56 +60,75 @@ def train_faces(plan: Plan, data: Path, work: Path, starts: Mapping[float, Netwo
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads it; a fifth of the time
     faces = load_faces(data, work / "pictures", plan.seed)
     labels = [from_labels(f.attributes, f.ages) for f in faces]
-    teacher = _train_one(plan, plan.trainings[0], faces, labels, work, starts)
-    files = [teacher]
-    if len(plan.trainings) > 1:
+    if plan.teacher.alpha not in starts:
+        raise DataError(f"the teacher starts from a trained network of alpha {plan.teacher.alpha}: there is none")
+    start = partial(_started, plan, plan.teacher, starts[plan.teacher.alpha], faces)
+    teacher = _train_one(plan, plan.teacher, start, faces, labels, work / "teacher")
+    files = {plan.teacher.alpha: teacher}
+    if plan.pupils:
         trained = load(teacher)
-        answers = _teacher_answers(plan, trained, faces, work / "teacher.npz")
+        answers = _teacher_answers(plan, trained, faces, work / "answers.npz")
         targets = [distilled(*pair) for pair in zip(labels, answers, strict=True)]
-        sliced = trained.at(trained.resolutions[-1])
-        for training in plan.trainings[1:]:
-            own = {training.alpha: starts.get(training.alpha) or slice_width(sliced, training.alpha)}
-            files.append(_train_one(plan, training, faces, targets, work, own))
+        for training in plan.pupils:
+            start = partial(_pupil, plan, training, trained, starts, faces)
+            folder = work / str(training.alpha)
+            files[training.alpha] = _train_one(plan, training, start, faces, targets, folder)
     return files
+
+
+def _started(
+    plan: Plan, training: Training, weights: NetworkWeights, faces: tuple[FaceSet, ...]
+) -> MobileNet:
+    network = MobileNet(training.alpha, training.dropout)
+    start_from(network, weights, _start_pictures(faces, plan.seed), plan.seed)
+    return network
+
+
+def _pupil(
+    plan: Plan,
+    training: Training,
+    teacher: TrainedNetwork,
+    starts: Mapping[float, NetworkWeights],
+    faces: tuple[FaceSet, ...],
+) -> MobileNet:
+    alpha, resolution = training.alpha, teacher.resolutions[-1]
+    if alpha == teacher.alpha:
+        return copied(teacher, resolution, training.dropout)
+    return _started(plan, training, starts.get(alpha) or slice_width(teacher.at(resolution), alpha), faces)
 
 
 def _train_one(
     plan: Plan,
     training: Training,
+    start: Callable[[], MobileNet],
     faces: tuple[FaceSet, ...],
     targets: list[Targets],
-    work: Path,
-    starts: Mapping[float, NetworkWeights],
+    folder: Path,
 ) -> Path:
-    folder = work / str(training.alpha)
     folder.mkdir(exist_ok=True)
     finished = folder / "trained.npz"
     if finished.is_file():
         return finished
-    if training.alpha not in starts:
-        raise DataError(f"training of alpha {training.alpha} starts from a trained network; there is none")
-    network = MobileNet(training.alpha, training.dropout)
-    start_from(network, starts[training.alpha], _start_pictures(faces, plan.seed), plan.seed)
     sources = [Source(f, t) for f, t in zip(faces, targets, strict=True)]
-    trainer = Trainer(plan, training, sources, network, folder)
+    trainer = Trainer(plan, training, sources, start(), folder)
 
     def show(history: list[dict[str, Any]]) -> None:
         atomic.write(folder / "history.json", (json.dumps(history, indent=1) + "\n").encode())
-        draw_curves(work)
+        draw_curves(folder.parent)
 
     trainer.run(show)
     average = trainer.average
     trained = to_trained(average, plan.resolutions, lambda resolution: fit(average, faces, resolution, plan))
-    metrics = _metrics(trained.rounded(), faces)
+    metrics = _metrics(trained.rounded(), faces, folder.name)
     atomic.write(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     atomic.write(finished, save_bytes(trained))  # last: it says that the rest is there
     return finished
 
 
-def _metrics(trained: TrainedNetwork, faces: tuple[FaceSet, ...]) -> dict[str, Any]:
+def _metrics(trained: TrainedNetwork, faces: tuple[FaceSet, ...], name: str) -> dict[str, Any]:
     """On all validation pictures, by resolution, with the weights as they are stored."""
     found = {}
-    with track(f"evaluate alpha {trained.alpha}", len(trained.resolutions), unit="resolutions") as tracker:
+    with track(f"evaluate {name}", len(trained.resolutions), unit="resolutions") as tracker:
         for done, resolution in enumerate(trained.resolutions, start=1):
             network = from_trained(trained, resolution)
             found[str(resolution)] = evaluate(network, faces, resolution).as_dict()

@@ -62,7 +62,7 @@ class Trainer:
         if self._checkpoint.is_file():
             self._restore()
         saved, total = time.monotonic(), self._training.steps
-        with track(f"train alpha {self._training.alpha}", total, unit="steps") as tracker:
+        with track(f"train {self._checkpoint.parent.name}", total, unit="steps") as tracker:
             while self._step < total:
                 tracker.update(self._step)
                 self._losses.append(self._one_step())

@@ -135,7 +135,12 @@ def to_trained(
 
 def from_trained(trained: TrainedNetwork, resolution: int) -> MobileNet:
     """The same network again, with the statistics of one resolution, in evaluation mode."""
-    network = MobileNet(trained.alpha)
+    return copied(trained, resolution).to(memory_format=torch.channels_last).eval()
+
+
+def copied(trained: TrainedNetwork, resolution: int, dropout: float = 0.0) -> MobileNet:
+    """The same network again, to train it further."""
+    network = MobileNet(trained.alpha, dropout)
     index = trained.resolutions.index(resolution)
     with torch.no_grad():
         for convolution, norm, layer in zip(
@@ -148,7 +153,7 @@ def from_trained(trained: TrainedNetwork, resolution: int) -> MobileNet:
             norm.running_var.copy_(torch.from_numpy(layer.variance[index]))
         network.classifier.weight.copy_(torch.from_numpy(trained.classifier.kernel))
         network.classifier.bias.copy_(torch.from_numpy(trained.classifier.bias))
-    return network.to(memory_format=torch.channels_last).eval()
+    return network
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

@@ -24,9 +24,10 @@ class Training:
     """Of one alpha. The learning rate rises over `warm_up` of the phases' steps and falls as a cosine to
     nothing.
 
-    The phases are mostly of small pictures, which are cheap. Then comes `fine_tuning`, mostly of large ones,
-    at `fine_tuning_rate` falling in the same way: without it a network is worst where it should be best
-    (Touvron et al., Fixing the train-test resolution discrepancy, 2019).
+    The phases are mostly of small pictures, which are cheap; a network that is trained already may have none.
+    Then comes `fine_tuning`, mostly of large ones, at `fine_tuning_rate` falling in the same way: without it
+    a network is worst where it should be best (Touvron et al., Fixing the train-test resolution discrepancy,
+    2019).
     """
 
     alpha: float
@@ -70,9 +71,11 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole grid: the first training is the teacher's."""
+    """The whole grid: a teacher learns from labels, pupils from it too. A pupil as wide as the teacher takes
+    its place among what is kept."""
 
-    trainings: tuple[Training, ...]
+    teacher: Training
+    pupils: tuple[Training, ...] = ()
     resolutions: tuple[int, ...] = RESOLUTIONS
     batch: int = BATCH
     validate_every: int = 400  # steps
@@ -114,8 +117,10 @@ def full_grid() -> Plan:
         weight_decay=0.05,
         dropout=0.2,
     )
-    pupils = (
+    narrower = (
         Training(alpha, _phases(first), _fine_tuning(last), 2e-3, fine_tuning_rate=5e-4, weight_decay=1e-3)
         for alpha, (first, last) in steps.items()
     )
-    return Plan((teacher, *pupils))
+    # The teacher once more: at 224 pixels it learns what it answers itself at those where it is best.
+    again = Training(ALPHAS[0], (), _fine_tuning(450), 3e-4, fine_tuning_rate=3e-4, weight_decay=1e-3)
+    return Plan(teacher, (*narrower, again))

@@ -1,6 +1,7 @@
 """What a step does is known from the step."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -44,8 +45,16 @@ def test_resolutions_come_as_often_as_they_should() -> None:
 
 def test_the_full_grid_trains_every_width_for_every_resolution() -> None:
     plan = full_grid()
-    assert plan.trainings[0].alpha == ALPHAS[0]  # the teacher
-    assert {t.alpha for t in plan.trainings} == set(ALPHAS)
+    assert plan.teacher.alpha == ALPHAS[0]
+    assert sorted(t.alpha for t in plan.pupils) == sorted(ALPHAS)
     assert plan.resolutions == RESOLUTIONS
-    for training in plan.trainings:
+    for training in (plan.teacher, *plan.pupils):
         assert training.fine_tuning.weights.keys() == set(RESOLUTIONS)
+
+
+def test_what_is_trained_already_is_only_fine_tuned() -> None:
+    again = replace(TRAINING, phases=())
+    assert again.steps == 40
+    assert again.rate(0) == pytest.approx(2e-4)
+    assert 0 < again.rate(39) < 1e-5
+    assert {again.resolution(step, 1) for step in range(40)} == {224}

@@ -96,18 +96,19 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     make_data(tmp_path / "data")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     assert _started(tmp_path / "data", unbroken).wait(DEADLINE_S) == 0
-    for alpha in ("0.5", "0.25"):
+    for name in ("teacher", "0.25"):
         process = _started(tmp_path / "data", killed)
-        _kill_when(killed / alpha / "checkpoint.pt", process)
-        assert not (killed / alpha / "trained.npz").exists()
+        _kill_when(killed / name / "checkpoint.pt", process)
+        assert not (killed / name / "trained.npz").exists()
     assert _started(tmp_path / "data", killed).wait(DEADLINE_S) == 0
-    for alpha in ("0.5", "0.25"):
-        for name in ("trained.npz", "history.json", "metrics.json"):
-            assert (killed / alpha / name).read_bytes() == (unbroken / alpha / name).read_bytes()
+    for name in ("teacher", "0.25", "0.5"):
+        for file in ("trained.npz", "history.json", "metrics.json"):
+            assert (killed / name / file).read_bytes() == (unbroken / name / file).read_bytes()
     found = load(unbroken / "0.25" / "trained.npz")
     assert found.resolutions == (64, 32)
-    history = json.loads((unbroken / "0.5" / "history.json").read_text())
-    assert [point["step"] for point in history] == [3, 6, 8]
+    teacher, again = (json.loads((unbroken / n / "history.json").read_text()) for n in ("teacher", "0.5"))
+    assert [point["step"] for point in teacher] == [3, 6, 8]
+    assert [point["step"] for point in again] == [2]
     assert (unbroken / "curves.svg").read_text().count("alpha 0.25") >= 1
     other = subprocess.run(
         [sys.executable, "-c", _OTHER_PLAN, tmp_path / "data", unbroken],

@@ -6,6 +6,7 @@
 import csv
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,26 +47,22 @@ def main(data: Path, work: Path) -> None:
     from model_store.training.grid import train_faces
     from model_store.training.plan import Phase, Plan, Training
 
+    teacher = Training(
+        0.5,
+        (Phase(3, {32: 1.0}), Phase(3, {32: 0.5, 64: 0.5})),
+        Phase(2, {64: 1.0}),
+        1e-3,
+        fine_tuning_rate=3e-4,
+        weight_decay=0.05,
+        dropout=0.2,
+    )
+    pupil = Training(
+        0.25, (Phase(4, {32: 1.0}),), Phase(2, {64: 1.0}), 2e-3, fine_tuning_rate=5e-4, weight_decay=1e-3
+    )
+    again = replace(teacher, phases=(), dropout=0.0)
     plan = Plan(
-        (
-            Training(
-                0.5,
-                (Phase(3, {32: 1.0}), Phase(3, {32: 0.5, 64: 0.5})),
-                Phase(2, {64: 1.0}),
-                1e-3,
-                fine_tuning_rate=3e-4,
-                weight_decay=0.05,
-                dropout=0.2,
-            ),
-            Training(
-                0.25,
-                (Phase(4, {32: 1.0}),),
-                Phase(2, {64: 1.0}),
-                2e-3,
-                fine_tuning_rate=5e-4,
-                weight_decay=1e-3,
-            ),
-        ),
+        teacher,
+        (pupil, again),
         resolutions=(64, 32),
         batch=8,
         validate_every=3,
