@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service import planner
+from service import planner, sharing
 from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
 from service.schemas import Decision
 
@@ -99,7 +99,8 @@ class Dispatcher:
         self._running: dict[Job, float] = {}  # when each is expected to free its worker
         self._exclusive = False  # what runs keeps all workers
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
-        self._shares = planner.FairShares()
+        self._shares = sharing.FairShares()
+        self._price = sharing.WorkPrice(workers)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -124,7 +125,6 @@ class Dispatcher:
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
         (`reject_late`) and the queue would make it, or others that were admitted, miss."""
-        self._arrivals.append(now)
         if job.pinned is None:
             works, _ = self.estimates.works_and_bounds_ms(job.expected)
             job.fastest = fastest(job.expected)
@@ -134,6 +134,18 @@ class Dispatcher:
             job.frontier = [job.pinned]
         job.submitted = now
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
+        # What not even an idle device could answer asks for no share of the workers, and is no loss.
+        hopeful = self.estimates.bound_ms(job.expected[job.fastest]) <= self._slack(job, now)
+        if hopeful:
+            self._arrivals.append(now)
+        refusal = self._refusal(job, now)
+        if refusal is None:
+            self._push(job)
+        elif hopeful:
+            self._lose(job, job.top1[job.frontier[0]], now)
+        return refusal
+
+    def _refusal(self, job: Job, now: float) -> Refusal | None:
         if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
             return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._work_ms(job))
@@ -143,7 +155,6 @@ class Dispatcher:
             late_ms = self._lateness_ms(job, now)
             if late_ms > 0:
                 return Refusal(full=False, retry_after_ms=late_ms)
-        self._push(job)
         return None
 
     def next(self, now: float) -> Assignment | Job | None:
@@ -158,8 +169,10 @@ class Dispatcher:
             if bounds[job.fastest] > slack:
                 if job.reject_late:
                     if slack <= 0:
+                        self._lose(job, job.top1[job.fastest], now)
                         return job
                 elif self._queue:
+                    self._lose(job, job.top1[job.fastest], now)
                     # It cannot be on time any more, while others can: they go first.
                     job.late = True
                     job.due = job.deadline + LATE_PATIENCE_MS
@@ -169,7 +182,9 @@ class Dispatcher:
                 return self._assign_patient(job, now)
             allowance = self._allowance(job, works, bounds[job.fastest], now)
             idle_slack = job.deadline - job.submitted
-            choice = planner.choose(bounds, works, job.fastest, slack, idle_slack, allowance)
+            values = self._values(job, works, bounds, now)
+            choice = planner.choose(bounds, works, job.fastest, slack, idle_slack, allowance, values)
+            self._lose(job, choice.lost, now)
             return self._assign(job, choice.index, choice.decision, now)
         return None
 
@@ -245,6 +260,7 @@ class Dispatcher:
         self._running[job] = now + work
         self._exclusive = expected.threads > 1
         self._shares.take(self._share_ms(now), work * expected.threads)
+        self._price.worked(work * expected.threads, now)
         return Assignment(
             job,
             index,
@@ -266,6 +282,20 @@ class Dispatcher:
         common = planner.common_work(slacks, self.workers, self.estimates.spread, fastest_ms)
         steady = self._shares.limit_ms(self._share_ms(now))
         return planner.allowance_ms(works, job.frontier, min(common, steady))
+
+    def _lose(self, job: Job, accuracy: float, now: float) -> None:
+        """Load cost the job so much accuracy."""
+        if accuracy > 0:
+            efficient = job.frontier[0]
+            most = job.top1[efficient] / self.estimates.work_ms(job.expected[efficient])
+            self._price.lost(accuracy, most, now)
+
+    def _values(
+        self, job: Job, works: Sequence[float], bounds: Sequence[float], now: float
+    ) -> Sequence[float] | None:
+        """What each plan is worth, in accuracy; None where work costs nothing."""
+        price = self._price.per_ms(now)
+        return sharing.net_values(job.top1, works, bounds, price, self.workers) if price > 0 else None
 
     def _slack(self, job: Job, now: float) -> float:
         return math.inf if job.deadline is None else job.deadline - now

@@ -13,18 +13,15 @@ from dataclasses import dataclass
 
 from service.schemas import Decision
 
-# What requests leave of their shares is spread over so many to come, and no more than so many shares are kept
-# or owed, so that a request may be half a share to one and a half. Tuned with bench/simulator.py.
-_SPREAD_OVER = 32
-_MOST_KEPT = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen variant's place among the costs, and why."""
+    """The chosen variant's place among the costs, and why. `lost` is how much less it is worth than what an
+    idle device would have run."""
 
     index: int
     decision: Decision
+    lost: float = 0.0
 
 
 def choose(
@@ -34,26 +31,33 @@ def choose(
     slack_ms: float,
     idle_slack_ms: float,
     allowance_ms: float = math.inf,
+    values: Sequence[float] | None = None,
 ) -> Choice:
-    """The most accurate variant that fits the time left and leaves enough to those behind.
+    """The variant worth most that fits the time left and leaves enough to those behind.
 
     `slack_ms` is what is left now, `idle_slack_ms` what was left when the request could first have run:
     a device without load would have chosen by it. `allowance_ms` is the most work that this request may
-    be for the sake of others (see `allowance_ms`). When nothing fits, `fastest` is chosen.
+    be for the sake of others (see `allowance_ms`). `values` is what each is worth; without them the first
+    one is worth most. When nothing fits, `fastest` is chosen.
     """
-    idle = chosen = None
+    idle = ideal = chosen = None
     for i, bound in enumerate(bounds_ms):
         if bound <= idle_slack_ms:
             if idle is None:
                 idle = i
+            if ideal is None or (values is not None and values[i] > values[ideal]):
+                ideal = i
             if bound <= slack_ms and works_ms[i] <= allowance_ms:
-                chosen = i
-                break
-    if idle is None:
+                if chosen is None or (values is not None and values[i] > values[chosen]):
+                    chosen = i
+                if values is None:
+                    break
+    if idle is None or ideal is None:
         return Choice(fastest, "infeasible")
     if chosen is None:
         chosen = fastest
-    return Choice(chosen, "fits" if chosen == idle else "degraded")
+    lost = 0.0 if values is None else max(0.0, values[ideal] - values[chosen])
+    return Choice(chosen, "fits" if chosen == idle else "degraded", lost)
 
 
 def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> list[int]:
@@ -99,27 +103,6 @@ def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest
         if share < work and fastest_ms <= share * spread:
             work = share
     return work
-
-
-class FairShares:
-    """How much work each request may be for the workers to keep up with the arrivals.
-
-    All have the same share of the workers' time, and what one leaves is for the next ones: variants come in
-    steps and some requests have no time for a large one, so that only a mix fills the time that there is.
-    """
-
-    def __init__(self) -> None:
-        self._kept_ms = 0.0
-
-    def limit_ms(self, share_ms: float) -> float:
-        """The most work for the next request, when each one's share is `share_ms` (infinite: unknown)."""
-        return share_ms + self._kept_ms / _SPREAD_OVER
-
-    def take(self, share_ms: float, work_ms: float) -> None:
-        """A request of so much work starts."""
-        if share_ms < math.inf:
-            most = _MOST_KEPT * share_ms
-            self._kept_ms = max(-most, min(most, self._kept_ms + share_ms - work_ms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import planner
-from service.planner import Choice, Demand, FairShares
+from service.planner import Choice, Demand
 
 BOUNDS = [40.0, 20.0, 10.0, 5.0]
 WORKS = [30.0, 15.0, 8.0, 4.0]
@@ -190,45 +190,6 @@ def test_one_more_behind_never_raises_the_common_work(
 ) -> None:
     before = planner.common_work(slacks, workers, spread, fastest)
     assert planner.common_work([*slacks, one_more], workers, spread, fastest) <= before
-
-
-def test_without_a_known_share_there_is_no_limit() -> None:
-    shares = FairShares()
-    assert shares.limit_ms(math.inf) == math.inf
-    shares.take(math.inf, 10)
-    assert shares.limit_ms(5) == 5
-
-
-@given(st.floats(1, 100), st.lists(st.floats(0.01, 10), min_size=1, max_size=200))
-def test_what_is_left_of_a_share_is_for_the_next_within_half_a_share(
-    share: float, works: list[float]
-) -> None:
-    shares = FairShares()
-    for factor in works:
-        before = shares.limit_ms(share)
-        shares.take(share, factor * share)
-        after = shares.limit_ms(share)
-        assert after >= before - 1e-9 if factor <= 1 else after <= before + 1e-9
-        assert 0.5 * share - 1e-9 <= after <= 1.5 * share + 1e-9
-
-
-def test_steps_average_to_the_share() -> None:
-    """Two variants, one below the share and one above: the mix fills the time, not one of them."""
-    shares, total = FairShares(), 0.0
-    for _ in range(4000):
-        work = 12.0 if shares.limit_ms(10.0) >= 12.0 else 4.0
-        shares.take(10.0, work)
-        total += work
-    assert total / 4000 == pytest.approx(10.0, rel=0.02)
-
-
-@given(st.floats(0.1, 100))
-def test_a_share_that_shrinks_takes_what_was_kept_with_it(share: float) -> None:
-    shares = FairShares()
-    for _ in range(100):
-        shares.take(50.0, 0.1)
-    shares.take(share, share)
-    assert shares.limit_ms(share) <= 1.5 * share + 1e-9
 
 
 def test_lateness_by_hand() -> None:
