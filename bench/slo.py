@@ -100,19 +100,19 @@ class Bench:
 
     def _arrivals(self, name: str, capacity: float, seed: int) -> simulator.Floats:
         seconds = self._options.seconds
-        whole = seconds * self._options.rounds
         if name == _WAVE:
-            return simulator.square_wave(0.3 * capacity, 2 * capacity, whole, seed)
+            return simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed, period_s=seconds)
         if name == _RAMP:
-            return simulator.ramp(3 * capacity, whole, seed)
-        if name == _AZURE:
-            return simulator.trace(self._options.trace, capacity, whole)
+            return simulator.ramp(3 * capacity, seconds, seed)
+        if name == _AZURE:  # one part of it after the other
+            times = simulator.trace(self._options.trace, capacity, (seed + 1) * seconds)
+            return np.asarray(times[times >= seed * seconds * 1e3] - seed * seconds * 1e3)
         rate = float(name.removesuffix("x")) * capacity
         return simulator.poisson(rate, int(rate * seconds), seed)
 
     def _row(self, name: str, capacity: float, decode_ms: simulator.Floats, policies: bool) -> Rows:
-        """All policies on one trace. At a steady load they take turns in short rounds, each with arrivals of
-        its own: machines that others use too drift, and what drifts shall not favour one."""
+        """All policies on one trace. They take turns in short rounds, each with arrivals of its own: machines
+        that others use too drift, and what drifts shall not favour one."""
         wanted: dict[str, tuple[str | None, bool]] = {"ours": (None, True)}
         if policies:
             wanted |= {f"static {v}": (v, True) for v in self._variants}
@@ -120,7 +120,7 @@ class Bench:
                 wanted |= {f"fcfs {v}": (v, False) for v in self._variants}
         answers: dict[str, list[Answer]] = {policy: [] for policy in wanted}
         bounds = []
-        for seed in range(1 if name in (_WAVE, _RAMP, _AZURE) else self._options.rounds):
+        for seed in range(self._options.rounds):
             times = self._arrivals(name, capacity, seed)
             bounds.append(self._clairvoyant(times, decode_ms, seed))
             for policy, (pinned, budgets) in wanted.items():

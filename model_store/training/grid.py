@@ -61,7 +61,7 @@ def train_faces(
     faces = load_faces(data, work / "pictures", plan.seed)
     labels = [from_labels(f.attributes, f.ages) for f in faces]
     if plan.teacher.alpha not in starts:
-        raise DataError(f"the teacher starts from a trained network of alpha {plan.teacher.alpha}: there is none")
+        raise DataError(f"the teacher starts from weights of alpha {plan.teacher.alpha}: they are missing")
     start = partial(_started, plan, plan.teacher, starts[plan.teacher.alpha], faces)
     teacher = _train_one(plan, plan.teacher, start, faces, labels, work / "teacher")
     files = {plan.teacher.alpha: teacher}
