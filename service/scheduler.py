@@ -191,29 +191,34 @@ class Scheduler:
     def _work(self, cpu: int | None) -> None:
         _settle(cpu)
         while (taken := self._take()) is not None:
-            if isinstance(taken, Job):
-                self._metrics.refused("expired")
-                _hand_over(
-                    taken.payload, errors.DeadlineExceeded("the deadline passed before a worker was free")
-                )
-                continue
-            result: Outcome[Any] | Exception
-            ran = None
-            try:
-                result = _serve(taken)
-                ran = result.ran
-            except Exception as error:
-                result = error
-            # First of all, so that a client's next request does not find its last one still running.
-            with self._changed:
-                if ran is None:
-                    self._dispatcher.finish(taken, now_ms(), None)
-                else:
-                    self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
-                    self._metrics.slowed(self._dispatcher.estimates.slowdown)
-                if taken.threads > 1:
-                    self._changed.notify_all()  # the other workers were kept from what came meanwhile
-            _hand_over(taken.job.payload, result)
+            self._do(taken)
+
+    def _do(self, taken: Assignment | Job) -> None:
+        job = taken if isinstance(taken, Job) else taken.job
+        # The outcome knows its job. If that still knew who waits for the outcome, each picture would stay in
+        # memory until the garbage collector comes by.
+        ticket, job.payload = job.payload, None
+        if isinstance(taken, Job):
+            self._metrics.refused("expired")
+            _hand_over(ticket, errors.DeadlineExceeded("the deadline passed before a worker was free"))
+            return
+        result: Outcome[Any] | Exception
+        ran = None
+        try:
+            result = _serve(ticket.submission, taken)
+            ran = result.ran
+        except Exception as error:
+            result = error
+        # First of all, so that a client's next request does not find its last one still running.
+        with self._changed:
+            if ran is None:
+                self._dispatcher.finish(taken, now_ms(), None)
+            else:
+                self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
+                self._metrics.slowed(self._dispatcher.estimates.slowdown)
+            if taken.threads > 1:
+                self._changed.notify_all()  # the other workers were kept from what came meanwhile
+        _hand_over(ticket, result)
 
     def _tell_queue(self) -> None:
         self._metrics.waiting(len(self._dispatcher), self._dispatcher.queued_bytes)
@@ -241,8 +246,7 @@ def _settle(cpu: int | None) -> None:
             os.sched_setaffinity(0, {cpu})
 
 
-def _serve(assignment: Assignment) -> Outcome[Any]:
-    submission: Submission[Any] = assignment.job.payload.submission
+def _serve(submission: Submission[Result], assignment: Assignment) -> Outcome[Result]:
     started = now_ms()
     ran = submission.work.run(assignment)
     elapsed = assignment.started - submission.arrival

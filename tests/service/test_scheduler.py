@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -317,3 +319,23 @@ def test_a_caller_that_leaves_takes_its_picture_from_the_queue(
     outcome = asyncio.run(scheduler.run(picture(catalog)))
     scheduler.stop()
     assert outcome.variant.id == LARGEST
+
+
+def test_a_picture_does_not_outlive_its_answer(catalog: Catalog, profile: DeviceProfile) -> None:
+    dispatcher = Dispatcher(LatencyEstimates(profile), 1, max_length=50, max_bytes=1 << 20)
+    scheduler = Scheduler(dispatcher, Metrics())
+    scheduler.start()
+
+    async def serve() -> "weakref.ref[object]":
+        submission = picture(catalog)
+        work: weakref.ref[object] = weakref.ref(submission.work)
+        await scheduler.run(submission)
+        return work
+
+    gc.disable()  # which would find it, later
+    try:
+        work = asyncio.run(serve())
+        scheduler.stop()
+        assert work() is None
+    finally:
+        gc.enable()
