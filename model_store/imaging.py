@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, __version__
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+    __version__,
+)
 
 from model_store import jpeg, webp
 from model_store.manifest import Preprocessing
@@ -19,7 +27,15 @@ from model_store.sampling import sampled
 UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# Imported above, so that Pillow does not look for them among the plugins of all the types that it knows.
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+)
+FORMATS: tuple[str, ...] = tuple(plugin.format for plugin in _PLUGINS)
 PROGRESSIVE = "JPEG-progressive"
 DECODER_VERSION = ", ".join(filter(None, (f"pillow-{__version__}", jpeg.VERSION)))
 
@@ -274,6 +290,13 @@ def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
+
+
+def plain_picture(format: str, side: int) -> bytes:
+    """A grey square of the wanted type."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (128, 128, 128)).save(buffer, format)
+    return buffer.getvalue()
 
 
 def sample_picture(format: str, width: int, height: int, *, grain: int, progressive: bool = False) -> bytes:

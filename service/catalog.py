@@ -188,8 +188,7 @@ class Catalog:
         """Without the plans whose several threads bring too little, by the time of each plan's key."""
 
         def keeps(plan: Plan) -> bool:
-            limit = inference_ms[plan.variant.key] / _LEAST_SPEEDUP
-            return plan.threads == 1 or inference_ms[plan.key] <= limit
+            return plan.threads == 1 or worthwhile(inference_ms[plan.variant.key], inference_ms[plan.key])
 
         tasks = {
             name: replace(task, plans=tuple(filter(keeps, task.plans))) for name, task in self.tasks.items()
@@ -209,6 +208,11 @@ class Catalog:
         detectors = tuple(d for d in self.detectors if d not in refused)
         named = (RefusedVariant(v.manifest.task, v.id, why, v.manifest) for v, why in refused.items())
         return replace(self, tasks=tasks, detectors=detectors, refused=(*self.refused, *named))
+
+
+def worthwhile(one_ms: float, several_ms: float) -> bool:
+    """Whether several threads bring enough to take all workers for one picture."""
+    return several_ms <= one_ms / _LEAST_SPEEDUP
 
 
 def _accelerated(plan: Plan, store: ModelStore, inference: Mapping[str, Quantiles], workers: int) -> Plan:

@@ -1,7 +1,8 @@
 """From a store to a catalog: every variant that is sound, has passed its self-test and fits is made ready."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,19 @@ import numpy as np
 from model_store.imaging import UInt8Array
 from model_store.manifest import TaskManifest, VariantManifest, is_variant_id
 from model_store.opening import open_variant
+from model_store.profile import Quantiles
 from model_store.ranking import expected_accuracies
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession
 from model_store.store import ModelStore, StoredVariant, StoreError
-from service.catalog import Catalog, LoadedDetector, LoadedVariant, Plan, RefusedVariant, TaskCatalog
+from service.catalog import (
+    Catalog,
+    LoadedDetector,
+    LoadedVariant,
+    Plan,
+    RefusedVariant,
+    TaskCatalog,
+    worthwhile,
+)
 from service.residency import TOO_LARGE, OnDemand, Residency
 from service.self_test import Tested
 
@@ -24,6 +34,7 @@ log = logging.getLogger(__name__)
 # again (24 MiB for alpha 1.0).
 _PARALLEL_VARIANTS = 1
 _NOTHING = Tested({})
+_UNKNOWN: Mapping[str, Quantiles] = {}
 
 _Opened = OnnxSession | OnnxDetector | OnDemand[Any]
 
@@ -33,11 +44,13 @@ def load_catalog(
     threads: int = 1,
     tested: Tested = _NOTHING,
     residency: Residency | None = None,
+    measured: Mapping[str, Quantiles] = _UNKNOWN,
 ) -> Catalog:
     """Loads and warms every sound variant; seconds of work, none of it on the event loop.
 
-    `threads` is what one picture may use when all workers are idle. What `tested` says to fail is not
-    touched. With a residency each variant has been in memory once, and not all are.
+    `threads` is what one picture may use when all workers are idle, unless `measured`, the times of plans by
+    their keys, tells that it is not worthwhile. What `tested` says to fail is not touched. With a residency
+    each variant has been in memory once, and not all are.
     """
     tasks: dict[str, TaskCatalog] = {}
     refused: list[RefusedVariant] = []
@@ -54,7 +67,7 @@ def load_catalog(
             detectors = _detectors(loaded)
         else:
             variants = _ranked(loaded, manifest, tested)
-            plans = tuple(_plans(store, manifest, variants, threads))
+            plans = tuple(_plans(store, manifest, variants, threads, measured))
             tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)
     for r in refused:
         log.error("variant %s of %s is refused: %s", r.id, r.task, r.problem)
@@ -140,11 +153,16 @@ def _detectors(
 
 
 def _plans(
-    store: ModelStore, task: TaskManifest, variants: tuple[LoadedVariant, ...], threads: int
+    store: ModelStore,
+    task: TaskManifest,
+    variants: tuple[LoadedVariant, ...],
+    threads: int,
+    measured: Mapping[str, Quantiles],
 ) -> Iterator[Plan]:
     for i, variant in enumerate(variants):
-        yield Plan(variant, variant.session)
-        if threads > 1 and i < _PARALLEL_VARIANTS:
+        plan = Plan(variant, variant.session)
+        yield plan
+        if threads > 1 and i < _PARALLEL_VARIANTS and not _too_slow(plan, threads, measured):
             try:
                 manifest, session = open_variant(store, task, variant.id, threads)
                 session.run(_grey(manifest.resolution))
@@ -153,6 +171,15 @@ def _plans(
             else:
                 if isinstance(session, OnnxSession):
                     yield Plan(variant, session, threads)
+
+
+def _too_slow(plan: Plan, threads: int, measured: Mapping[str, Quantiles]) -> bool:
+    """Whether so many threads are known not to be worthwhile. Where there are other providers it depends on
+    what each makes of them."""
+    one, several = measured.get(plan.key), measured.get(replace(plan, threads=threads).key)
+    if one is None or several is None or plan.others(threads):
+        return False
+    return not worthwhile(one.p50, several.p50)
 
 
 def _grey(resolution: int) -> UInt8Array:

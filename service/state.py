@@ -8,7 +8,7 @@ from typing import Literal
 
 from model_store import profile as profiling
 from model_store.device import keep_freed_memory, lower_priority, own_cpus, release_memory, usable_cpus
-from model_store.imaging import FORMATS, decode, sample_picture
+from model_store.imaging import FORMATS, decode, plain_picture
 from model_store.manifest import Head, Preprocessing
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
@@ -74,7 +74,9 @@ class Service:
             threads = self.settings.threads or usable_cpus()
             tests = tested(store, self.settings.state_dir)
             fit = Fit.of(self.settings, store, threads, self.metrics)
-            catalog = load_catalog(store, fit.plan_threads, tests, fit.residency)
+            known = profiling.load(profiling.cache_path(self.settings.state_dir, store.digest()))
+            measured = known.inference if known is not None else {}
+            catalog = load_catalog(store, fit.plan_threads, tests, fit.residency, measured)
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
             profile = _device_profile(catalog, store, threads, self.settings.state_dir)
@@ -168,7 +170,7 @@ class Service:
 def _load_decoders() -> None:
     """So that the first picture of a type does not pay for it out of its budget."""
     for format in FORMATS:
-        decode(sample_picture(format, 64, 64, grain=0), 128, Preprocessing())
+        decode(plain_picture(format, 64), 128, Preprocessing())
 
 
 def _not_ready(phase: Phase) -> errors.NotReady:

@@ -42,6 +42,18 @@ def test_a_plan_that_several_threads_hardly_speed_up_is_left_out(
     assert len(task.top1) == len(task.plans) == (4 if kept else 3)
 
 
+@pytest.mark.parametrize(("fast_ms", "opened"), [(8.0, True), (8.1, False)])
+def test_what_was_measured_at_an_earlier_start_spares_opening_a_second_session(
+    store_dir: Path, fast_ms: float, opened: bool
+) -> None:
+    found = load_catalog(ModelStore(store_dir), threads=2)
+    measured = {
+        plan.key: Quantiles(p50=10.0 if plan.threads == 1 else fast_ms, p95=20.0) for plan in found.plans()
+    }
+    again = load_catalog(ModelStore(store_dir), threads=2, measured=measured)
+    assert ((IDS[0], 2) in threads_of(again)) is opened
+
+
 class ReplacedMeanwhile(ModelStore):
     """The largest variant is gone when it is opened for the second time."""
 
