@@ -3,6 +3,10 @@
 A linear program over a relaxation of the problem: work may be split, moved between workers at any moment and
 done by several at once, a request may be answered by a mix of variants (the concave hull of accuracy over
 work), and its window is widened to whole time slots. Every real schedule is one of its solutions.
+
+A variant is possible where it fits the budget on an idle device. Its work is what a request takes of the
+workers when all of them are busy, from the most requests a second that the device was seen to answer with it:
+cores that share a cache or also read and answer requests do less than as many idle ones.
 """
 
 import itertools
@@ -16,12 +20,19 @@ Floats = npt.NDArray[np.float64]
 
 
 def upper_bound(
-    arrivals: Floats, budgets: Floats, works: Floats, top1: Floats, *, workers: int, slot_ms: float = 5.0
+    arrivals: Floats,
+    budgets: Floats,
+    idle_ms: Floats,
+    works: Floats,
+    top1: Floats,
+    *,
+    workers: int,
+    slot_ms: float = 5.0,
 ) -> float:
     """The mean over all requests of top-1 where answered on time, at most.
 
-    `arrivals` and `budgets` [n] in ms, `works` [n, variants] what each variant takes of a worker, `top1`
-    [variants].
+    `arrivals` and `budgets` [n] in ms; `idle_ms` [n, variants] how long each variant takes on an idle device,
+    `works` [n, variants] what it takes of a worker when all are busy; `top1` [variants].
     """
     first = (arrivals // slot_ms).astype(np.int64)
     last = ((arrivals + budgets) // slot_ms).astype(np.int64)
@@ -29,7 +40,7 @@ def upper_bound(
     segments = [
         (request, length, gain)
         for request in range(len(arrivals))
-        for length, gain in _hull(works[request], top1, float(budgets[request]))
+        for length, gain in _hull(works[request], top1, idle_ms[request] <= budgets[request])
     ]
     # Variables: how far each segment is used (0 to 1), then the work of each window in each of its slots.
     spans = windows[:, 1] - windows[:, 0] + 1
@@ -60,11 +71,11 @@ def upper_bound(
     return float(-solved.fun / len(arrivals))
 
 
-def _hull(works: Floats, top1: Floats, budget: float) -> list[tuple[float, float]]:
+def _hull(works: Floats, top1: Floats, fits: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
     """(work, accuracy) of each further step of the upper hull from nothing, of the variants that fit."""
     hull = [(0.0, 0.0)]
-    for work, accuracy in sorted(zip(works.tolist(), top1.tolist(), strict=True)):
-        if work > budget or accuracy <= hull[-1][1]:
+    for work, accuracy in sorted(zip(works[fits].tolist(), top1[fits].tolist(), strict=True)):
+        if accuracy <= hull[-1][1]:
             continue
         while len(hull) > 1:
             (w0, a0), (w1, a1) = hull[-2], hull[-1]

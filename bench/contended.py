@@ -172,7 +172,10 @@ class _Machine:
             reject_late=True,
             payload=which,
         )
-        if self._dispatcher.idle_fastest_ms(job) > budget or self._dispatcher.admit(job, now) is not None:
+        if (
+            self._dispatcher.idle_fastest_ms(job, now) > budget
+            or self._dispatcher.admit(job, now) is not None
+        ):
             self.result.refused += 1
             self._reply(_REFUSE_MS)
             return

@@ -7,13 +7,12 @@ milliseconds of one monotonic clock, whichever the caller has.
 import bisect
 import itertools
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from service import planner, sharing
-from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
+from service.latency import ANSWER_MS, Costs, Expected, LatencyEstimates, fastest
 from service.schemas import Decision
 
 # A request without a budget is due as if it had this one: after those in a hurry, but not for ever.
@@ -22,10 +21,10 @@ UNBOUNDED_PATIENCE_MS = 10_000.0
 LATE_PATIENCE_MS = 1_000.0
 # How far the choice looks down the queue.
 _LOOK_AHEAD = 32
-# The rate of arrivals is that of so many, or of the latest few when they come so much faster: a burst.
-_ARRIVALS = 64
-_LATEST = 24
-_BURST = 1.5
+# There is room where all requests may be so many times the work of the most accurate variant.
+_ROOM = 1.2
+# Estimates are believed for so long after a run, to refuse what an idle worker could try.
+_BELIEVED_MS = 1_000.0
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +97,8 @@ class Dispatcher:
         self._bytes = 0
         self._running: dict[Job, float] = {}  # when each is expected to free its worker
         self._exclusive = False  # what runs keeps all workers
-        self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
+        self._ran_last = -math.inf
+        self._arrivals = sharing.Arrivals(workers)
         self._shares = sharing.FairShares()
         self._price = sharing.WorkPrice(workers)
 
@@ -118,16 +118,22 @@ class Dispatcher:
         """Workers that are at something, or kept free for the threads of what runs."""
         return self.workers if self._exclusive else len(self._running)
 
-    def idle_fastest_ms(self, job: Job) -> float:
-        """What the job takes at least on an idle device: by the profile, whatever load has taught since."""
-        return min(expected.service_ms + expected.load_ms for expected in self._allowed(job)) + ANSWER_MS
+    def idle_fastest_ms(self, job: Job, now: float) -> float:
+        """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
+        also, where a worker is idle now, by the latest runs."""
+        allowed = self._allowed(job)
+        least = min(expected.service_ms + expected.load_ms for expected in allowed) + ANSWER_MS
+        if self._at_once and self._believed(now):
+            return max(least, self.estimates.median_ms(allowed[fastest(allowed)]))
+        return least
 
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
         (`reject_late`) and the queue would make it, or others that were admitted, miss."""
         if job.pinned is None:
-            works, _ = self.estimates.works_and_bounds_ms(job.expected)
+            # Both by the profile: what was learned of two plans at different times may change their order.
             job.fastest = fastest(job.expected)
+            works = [e.service_ms if e.threads == 1 else math.inf for e in job.expected]
             job.frontier = planner.frontier(works, job.top1)
         else:
             job.fastest = job.pinned
@@ -135,9 +141,10 @@ class Dispatcher:
         job.submitted = now
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         # What not even an idle device could answer asks for no share of the workers, and is no loss.
-        hopeful = self.estimates.bound_ms(job.expected[job.fastest]) <= self._slack(job, now)
+        chances = self._chances(job, now)
+        hopeful = len(chances) > 0
         if hopeful:
-            self._arrivals.append(now)
+            self._arrivals.came(now, chances, self.estimates.bound_ms(job.expected[0]))
         refusal = self._refusal(job, now)
         if refusal is None:
             self._push(job)
@@ -149,13 +156,24 @@ class Dispatcher:
         if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
             return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._work_ms(job))
-        # With an idle worker for it and for each that waits, they are about to be taken: nobody is held up.
-        busy = len(self._queue) + self._busy >= self.workers
-        if job.reject_late and job.deadline is not None and busy:
+        if not job.reject_late or job.deadline is None:
+            return None
+        late_ms = -math.inf
+        if not self._at_once:
             late_ms = self._lateness_ms(job, now)
-            if late_ms > 0:
-                return Refusal(full=False, retry_after_ms=late_ms)
-        return None
+        elif self._believed(now):
+            late_ms = self.estimates.median_ms(job.expected[job.fastest]) - self._slack(job, now)
+        return Refusal(full=False, retry_after_ms=late_ms) if late_ms > 0 else None
+
+    @property
+    def _at_once(self) -> bool:
+        """With an idle worker for each that waits and one more, they are about to be taken: nobody is held
+        up."""
+        return len(self._queue) + self._busy < self.workers
+
+    def _believed(self, now: float) -> bool:
+        """Were estimates believed for ever, nothing might run any more that could correct them."""
+        return now - self._ran_last <= _BELIEVED_MS
 
     def next(self, now: float) -> Assignment | Job | None:
         """What a free worker shall do: an assignment, or a job that was too late and is given back
@@ -164,9 +182,9 @@ class Dispatcher:
             job = self._pop()
             if job.deadline is None or job.late:
                 return self._assign_patient(job, now)
-            works, bounds = self.estimates.works_and_bounds_ms(job.expected)
+            costs = self.estimates.costs(job.expected)
             slack = job.deadline - now
-            if bounds[job.fastest] > slack:
+            if costs.bounds_ms[job.fastest] > slack:
                 if job.reject_late:
                     if slack <= 0:
                         self._lose(job, job.top1[job.fastest], now)
@@ -180,10 +198,10 @@ class Dispatcher:
                     continue
             if job.pinned is not None:
                 return self._assign_patient(job, now)
-            allowance = self._allowance(job, works, bounds[job.fastest], now)
+            allowance = self._allowance(job, costs, now)
             idle_slack = job.deadline - job.submitted
-            values = self._values(job, works, bounds, now)
-            choice = planner.choose(bounds, works, job.fastest, slack, idle_slack, allowance, values)
+            prices = self._prices(costs, alone=allowance == math.inf, now=now)
+            choice = planner.choose(costs, job.top1, job.fastest, slack, idle_slack, allowance, prices)
             self._lose(job, choice.lost, now)
             return self._assign(job, choice.index, choice.decision, now)
         return None
@@ -202,6 +220,7 @@ class Dispatcher:
         `load_ms` the time that went into loading, which teaches nothing about the rest.
         """
         self._running.pop(done.job, None)
+        self._ran_last = now
         self._exclusive = False  # what keeps all workers runs alone
         if inference_ms is not None:
             self.estimates.observe(expected or done.expected, now - done.started - load_ms, inference_ms)
@@ -257,21 +276,31 @@ class Dispatcher:
         expected = job.expected[index]
         estimates = self.estimates
         work = estimates.work_ms(expected)
-        self._running[job] = now + work
+        median, bound = estimates.median_ms(expected), estimates.bound_ms(expected)
+        share = self._arrivals.share_ms(now)
+        # Where there is room for the best, what is promised to those who come meanwhile is surer.
+        roomy = share >= _ROOM * estimates.work_ms(job.expected[0])
+        self._running[job] = now + work + (bound - median if roomy else 0.0)
         self._exclusive = expected.threads > 1
-        self._shares.take(self._share_ms(now), work * expected.threads)
+        self._shares.take(share, work * expected.threads)
         self._price.worked(work * expected.threads, now)
-        return Assignment(
-            job,
-            index,
-            decision,
-            now,
-            estimates.median_ms(expected),
-            estimates.bound_ms(expected),
-            expected.load_ms,
-        )
+        return Assignment(job, index, decision, now, median, bound, expected.load_ms)
 
-    def _allowance(self, job: Job, works: Sequence[float], fastest_ms: float, now: float) -> float:
+    def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
+        """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
+        and then all. Nothing where not even the fastest is in time."""
+        slack, bound_ms = self._slack(job, now), self.estimates.bound_ms
+        first, least = job.frontier[0], job.fastest
+        spare = slack - bound_ms(job.expected[least])
+        if spare < 0:
+            return []
+        found = [sharing.Chance(spare, job.top1[least])]
+        if first != least:
+            spare = max(0.0, slack - bound_ms(job.expected[first]))
+            found.append(sharing.Chance(spare, job.top1[first] - job.top1[least]))
+        return found
+
+    def _allowance(self, job: Job, costs: Costs, now: float) -> float:
         """The most work that the job at hand may be for the sake of those behind it and those to come."""
         if not self._queue and not self._running:
             return math.inf  # nobody to step aside for, whatever came before
@@ -279,9 +308,10 @@ class Dispatcher:
         for _, _, other in self._queue[:_LOOK_AHEAD]:
             if other.deadline is not None and not other.late:
                 slacks.append(other.deadline - now)
+        fastest_ms = costs.bounds_ms[job.fastest]
         common = planner.common_work(slacks, self.workers, self.estimates.spread, fastest_ms)
-        steady = self._shares.limit_ms(self._share_ms(now))
-        return planner.allowance_ms(works, job.frontier, min(common, steady))
+        steady = self._shares.limit_ms(self._arrivals.share_ms(now))
+        return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
 
     def _lose(self, job: Job, accuracy: float, now: float) -> None:
         """Load cost the job so much accuracy."""
@@ -290,23 +320,28 @@ class Dispatcher:
             most = job.top1[efficient] / self.estimates.work_ms(job.expected[efficient])
             self._price.lost(accuracy, most, now)
 
-    def _values(
-        self, job: Job, works: Sequence[float], bounds: Sequence[float], now: float
-    ) -> Sequence[float] | None:
-        """What each plan is worth, in accuracy; None where work costs nothing."""
+    def _prices(self, costs: Costs, *, alone: bool, now: float) -> list[float] | None:
+        """What each plan costs the others, in accuracy: those that there are, for the work, and those in a
+        hurry that may come while no worker is free. None where nobody pays; only where the job is `alone` may
+        a plan keep all workers."""
+        others = sorted(self._free_ms(now))[1:]  # one is the worker that is about to run it
+        until_next = others[0] if others else math.inf
         price = self._price.per_ms(now)
-        return sharing.net_values(job.top1, works, bounds, price, self.workers) if price > 0 else None
+        if price == 0 and until_next == 0 and not (alone and math.inf in costs.works_ms):
+            return None
+        prices, blocked = [], []
+        for work, bound in zip(costs.works_ms, costs.bounds_ms, strict=True):
+            if work < math.inf:
+                prices.append(price * work)
+                blocked.append(min(work, until_next))
+            else:
+                prices.append(price * self.workers * bound)
+                blocked.append(bound if alone else 0.0)
+        losses = self._arrivals.losses(blocked)
+        return [paid + lost for paid, lost in zip(prices, losses, strict=True)]
 
     def _slack(self, job: Job, now: float) -> float:
         return math.inf if job.deadline is None else job.deadline - now
-
-    def _share_ms(self, now: float) -> float:
-        """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
-        if len(self._arrivals) < _ARRIVALS:
-            return math.inf
-        between = (now - self._arrivals[0]) / _ARRIVALS
-        between_latest = (now - self._arrivals[-_LATEST]) / _LATEST
-        return self.workers * min(between, _BURST * between_latest)
 
     def _free_ms(self, now: float) -> list[float]:
         """After how long each worker is expected to be free."""
@@ -332,8 +367,8 @@ class Dispatcher:
         return planner.lateness_ms(self._demand(job, now), self._free_ms(now), ahead_ms, behind)
 
     def _demand(self, job: Job, now: float) -> planner.Demand:
-        fastest = self.estimates.bound_ms(job.expected[job.fastest])
-        return planner.Demand(self._slack(job, now), fastest, self._work_ms(job))
+        fastest_ms = self.estimates.bound_ms(job.expected[job.fastest])
+        return planner.Demand(self._slack(job, now), fastest_ms, self._work_ms(job))
 
 
 def _best_that_loads(expected: Sequence[Expected]) -> int:

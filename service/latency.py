@@ -14,22 +14,25 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
 from model_store.profile import CUT, DecodeCost, DeviceProfile, Quantiles, decode_key
 
 CONFIDENCE = 0.95  # the quantile of a window that its bound starts from
-# The bound goes beyond it by so much of its distance from the median: were the tail exponential, this would
-# be the 99.5th percentile, which a window is too short to show.
-_TAIL = 1.0
+LATE_AT_BOUND = 0.025  # of all, so many take longer than the bound
+# The bound goes beyond the window's quantile by so much of that one's distance from the median, as an
+# exponential tail does: what it is after has become half is one in twenty, and one in forty at the bound.
+_TAIL = math.log10((1 - CONFIDENCE) / LATE_AT_BOUND)
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
 _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
 _ANY = ImageHeader("", 0, 0, 0)  # what cutting a face costs does not depend on the picture
 _UNKNOWN_SPREAD = 1.25  # of the profile's median, before anything was learned
+# The same with several threads, before the plan itself has run: whatever wants a core for a moment delays it.
+_UNKNOWN_PARALLEL_SPREAD = 1.6
 
 
 class QuantileWindow:
@@ -64,6 +67,15 @@ class QuantileWindow:
         self._latest.clear()
         self._sorted.clear()
         self.count = 0
+
+
+class Costs(NamedTuple):
+    """Of plans, the most accurate first, in ms: the work of a worker, which is infinite for what keeps all of
+    them, and the time to the start of the answer, in the median and as `LATE_AT_BOUND` of all exceed it."""
+
+    works_ms: Sequence[float]
+    medians_ms: Sequence[float]
+    bounds_ms: Sequence[float]
 
 
 class Loadable(Protocol):
@@ -172,23 +184,27 @@ class LatencyEstimates:
         most = expected.service_ms * self._present(expected.key).total.bound
         return most + self._answer.median + expected.load_ms
 
-    def works_and_bounds_ms(self, expected: Sequence[Expected]) -> tuple[list[float], list[float]]:
-        """Of each: see `work_ms` and `bound_ms`. The work of what keeps all workers is infinite: there is
-        room for it only when nobody else wants one."""
+    def costs(self, expected: Sequence[Expected]) -> Costs:
+        """Of each: see `work_ms`, `median_ms` and `bound_ms`. The work of what keeps all workers is infinite:
+        there is room for it only when nobody else wants one."""
         # The hot path of planning: what `_present` says, without a call for each.
         answer, lives, count, of_all = self._answer.median, self._live, self._count, self._all
-        works, bounds = [], []
+        works, medians, bounds = [], [], []
         for e in expected:
             live = lives.get(e.key, of_all)
             if count > live.fresh_until:
                 live = of_all
-            work, bound = e.service_ms * live.service.median, e.service_ms * live.total.bound + answer
-            if e.needs:
-                load_ms = e.load_ms
-                work, bound = work + load_ms, bound + load_ms
-            works.append(work if e.threads == 1 else math.inf)
+            service, total, load = e.service_ms, live.total, e.load_ms if e.needs else 0.0
+            work, rest = service * live.service.median + load, answer + load
+            median, bound = service * total.median + rest, service * total.bound + rest
+            if e.threads > 1:
+                work = math.inf
+                if live is of_all:
+                    bound = max(bound, _UNKNOWN_PARALLEL_SPREAD * median)
+            works.append(work)
+            medians.append(median)
             bounds.append(bound)
-        return works, bounds
+        return Costs(works, medians, bounds)
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
         """Learns from one run of a worker."""

@@ -1,9 +1,9 @@
 """Which variant to run, and whether to take a request at all: pure, without clock or I/O.
 
-Times in milliseconds. Two figures of each variant, best variant first, as a task's variants are ordered: its
-bound is what almost all such requests take to the answer, its work what a worker takes in the median.
-Bounds are for promises, work is for sharing the workers. A variant may be there twice: with one thread, and,
-where the work is infinite, with the threads of all workers, for which all of them have to be idle.
+Times in milliseconds. Three figures of each variant, best variant first, as a task's variants are ordered:
+how long it is to the answer in the median, its bound, which few such requests exceed, and its work, what a
+worker takes in the median. A variant may be there twice: with one thread, and, where the work is infinite,
+with the threads of all workers, for which all of them have to be idle.
 """
 
 import heapq
@@ -11,7 +11,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from service.latency import LATE_AT_BOUND, Costs
 from service.schemas import Decision
+
+# An answer that comes too late costs what so many right ones are worth: a budget is a promise, and a little
+# more accuracy is not worth a little risk. With 9, a gain of 3 points is worth a risk of 3 in 1000.
+BROKEN_PROMISE = 9.0
+# What it has to gain at least to keep all workers from others, though none is there.
+ALL_WORKERS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,39 +32,60 @@ class Choice:
 
 
 def choose(
-    bounds_ms: Sequence[float],
-    works_ms: Sequence[float],
+    costs: Costs,
+    top1: Sequence[float],
     fastest: int,
     slack_ms: float,
     idle_slack_ms: float,
     allowance_ms: float = math.inf,
-    values: Sequence[float] | None = None,
+    prices: Sequence[float] | None = None,
 ) -> Choice:
     """The variant worth most that fits the time left and leaves enough to those behind.
 
     `slack_ms` is what is left now, `idle_slack_ms` what was left when the request could first have run:
     a device without load would have chosen by it. `allowance_ms` is the most work that this request may
-    be for the sake of others (see `allowance_ms`). `values` is what each is worth; without them the first
-    one is worth most. When nothing fits, `fastest` is chosen.
+    be for the sake of others (see `allowance_ms`), and `prices` what each variant costs them, in accuracy. A
+    variant is worth its accuracy, less the risk to be late, less its price. When none fits, `fastest` is
+    chosen.
     """
-    idle = ideal = chosen = None
-    for i, bound in enumerate(bounds_ms):
-        if bound <= idle_slack_ms:
-            if idle is None:
-                idle = i
-            if ideal is None or (values is not None and values[i] > values[ideal]):
-                ideal = i
-            if bound <= slack_ms and works_ms[i] <= allowance_ms:
-                if chosen is None or (values is not None and values[i] > values[chosen]):
-                    chosen = i
-                if values is None:
-                    break
-    if idle is None or ideal is None:
+    idle = chosen = None
+    idle_worth = ideal_net = chosen_net = -math.inf
+    for i, bound in enumerate(costs.bounds_ms):
+        if bound > idle_slack_ms:
+            continue
+        accuracy, median = top1[i], costs.medians_ms[i]
+        if costs.works_ms[i] == math.inf:
+            accuracy -= ALL_WORKERS
+        net = accuracy - prices[i] if prices is not None else accuracy
+        if accuracy > idle_worth or net > ideal_net:  # before the risk, which costs more time to tell
+            risk = _risk(accuracy, median, bound, idle_slack_ms)
+            if accuracy - risk > idle_worth:
+                idle, idle_worth = i, accuracy - risk
+            ideal_net = max(ideal_net, net - risk)
+        if net > chosen_net and bound <= slack_ms and costs.works_ms[i] <= allowance_ms:
+            net -= _risk(accuracy, median, bound, slack_ms)
+            if net > chosen_net:
+                chosen, chosen_net = i, net
+    if idle is None:
         return Choice(fastest, "infeasible")
     if chosen is None:
-        chosen = fastest
-    lost = 0.0 if values is None else max(0.0, values[ideal] - values[chosen])
+        chosen, chosen_net = fastest, top1[fastest] - (prices[fastest] if prices is not None else 0.0)
+    lost = max(0.0, ideal_net - chosen_net)
     return Choice(chosen, "fits" if chosen == idle else "degraded", lost)
+
+
+def _risk(accuracy: float, median_ms: float, bound_ms: float, slack_ms: float) -> float:
+    """What being late costs, times its probability."""
+    return (accuracy + BROKEN_PROMISE) * late_probability(median_ms, bound_ms, slack_ms)
+
+
+def late_probability(median_ms: float, bound_ms: float, slack_ms: float) -> float:
+    """That something takes longer than `slack_ms`, were its tail beyond the median exponential."""
+    if slack_ms <= median_ms:
+        return 1.0 if slack_ms < median_ms else 0.5
+    if bound_ms <= median_ms:
+        return 0.0
+    return 0.5 * float((2 * LATE_AT_BOUND) ** ((slack_ms - median_ms) / (bound_ms - median_ms)))
 
 
 def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> list[int]:

@@ -154,8 +154,8 @@ class Scheduler:
         """The way to answer that such work would get now on an idle device; None when none fits."""
         expected = work.expected(self._dispatcher.estimates)
         with self._changed:
-            works, bounds = self._dispatcher.estimates.works_and_bounds_ms(expected)
-        chosen = planner.choose(bounds, works, fastest(expected), budget_ms, budget_ms)
+            costs = self._dispatcher.estimates.costs(expected)
+        chosen = planner.choose(costs, work.accuracies, fastest(expected), budget_ms, budget_ms)
         return None if chosen.decision == "infeasible" else chosen.index
 
     def latencies(self, variant: LoadedVariant | LoadedDetector) -> tuple[Quantiles, Quantiles | None]:
@@ -183,7 +183,7 @@ class Scheduler:
         budget_ms = submission.budget_ms
         if budget_ms is None or not submission.reject_late:
             return
-        fastest_ms = self._dispatcher.idle_fastest_ms(job)
+        fastest_ms = self._dispatcher.idle_fastest_ms(job, now_ms())
         if fastest_ms > budget_ms:
             self._metrics.refused("infeasible")
             raise errors.BudgetInfeasible(budget_ms, fastest_ms)

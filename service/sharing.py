@@ -3,19 +3,83 @@
 Times in milliseconds. Tuned with bench/simulator.py and, for cores that others use too, bench/contended.py.
 """
 
+import bisect
+import itertools
 import math
+from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
+# The rate of arrivals is that of so many, or of the latest few when they come so much faster: a burst.
+_ARRIVALS = 64
+_LATEST = 12
+_BURST = 1.5
 # What requests leave of their shares is spread over so many to come, and no more than so many shares are kept
 # or owed, so that a request may be half a share to one and a half.
 _SPREAD_OVER = 32
 _MOST_KEPT = 16
 # What was lost is forgotten with this time constant.
-_MEMORY_MS = 1000.0
+_MEMORY_MS = 500.0
 # The last millisecond costs so many times what all cost on average: waiting grows steeply with load.
-_MARGIN = 6.0
+_MARGIN = 4.0
 # Workers that were at least so busy set the price by their work, idler ones by the time that they had.
 _LEAST_BUSY = 0.25
+
+
+class Chance(NamedTuple):
+    """So much accuracy is lost by waiting for longer than `wait_ms`."""
+
+    wait_ms: float
+    accuracy: float
+
+
+class Arrivals:
+    """The latest requests that an idle device could have answered in time: how fast they come, and what they
+    lose when they find all workers busy.
+
+    An inference is not interrupted. While all workers are at one, a request in a hurry that comes has to wait
+    for the first to end, and is refused or gets a smaller variant where it cannot. How many come so soon
+    after another is counted and not taken from their rate: requests come in bursts.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._times: deque[float] = deque(maxlen=_ARRIVALS)
+        # Of pairs of arrivals: how long workers had to be busy from the first one on for the second to lose
+        # something, how much, and which the first one was. The shortest time first.
+        self._hurried: list[tuple[float, float, int]] = []
+        self._count = 0
+
+    def came(self, now: float, chances: Sequence[Chance], longest_ms: float) -> None:
+        """`chances` are the steps of accuracy that the request loses by waiting; nothing keeps workers busy
+        for more than `longest_ms`."""
+        self._count += 1
+        oldest = self._count - _ARRIVALS
+        if self._hurried and len(self._times) == _ARRIVALS:
+            self._hurried = [pair for pair in self._hurried if pair[2] != oldest]
+        for wait_ms, accuracy in chances:
+            if wait_ms < longest_ms:
+                for before, time in enumerate(reversed(self._times), start=1):
+                    busy_ms = now - time + wait_ms
+                    if busy_ms >= longest_ms or before == _ARRIVALS:
+                        break
+                    bisect.insort(self._hurried, (busy_ms, accuracy, self._count - before))
+        self._times.append(now)
+
+    def share_ms(self, now: float) -> float:
+        """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
+        if len(self._times) < _ARRIVALS:
+            return math.inf
+        between = (now - self._times[0]) / _ARRIVALS
+        between_latest = (now - self._times[-_LATEST]) / _LATEST
+        return self._workers * min(between, _BURST * between_latest)
+
+    def losses(self, busy_ms: Sequence[float]) -> list[float]:
+        """The accuracy that is expected to be lost when all workers are busy for so long after an arrival."""
+        if len(self._times) < _ARRIVALS or not self._hurried:
+            return [0.0] * len(busy_ms)
+        lost = [0.0, *itertools.accumulate(accuracy for _, accuracy, _ in self._hurried)]
+        return [lost[bisect.bisect_left(self._hurried, (ms,))] / _ARRIVALS for ms in busy_ms]
 
 
 class FairShares:
@@ -76,18 +140,3 @@ class WorkPrice:
             self._lost *= share
             self._work *= share
             self._now = now
-
-
-def net_values(
-    top1: Sequence[float],
-    works_ms: Sequence[float],
-    bounds_ms: Sequence[float],
-    price_per_ms: float,
-    workers: int,
-) -> list[float]:
-    """What each variant is worth: its accuracy less the price of its work. One whose work is infinite keeps
-    all workers for as long as its bound."""
-    return [
-        accuracy - price_per_ms * (work if work < math.inf else workers * bound)
-        for accuracy, work, bound in zip(top1, works_ms, bounds_ms, strict=True)
-    ]

@@ -213,10 +213,10 @@ def test_a_failed_run_teaches_nothing_and_frees_the_worker() -> None:
     d = dispatcher()
     admitted(d, [job(500)])
     taken = assigned(d, 0.0)
-    before = d.estimates.works_and_bounds_ms(EXPECTED)
+    before = d.estimates.costs(EXPECTED)
     d.finish(taken, 400.0, None)
     assert d.running == 0
-    assert d.estimates.works_and_bounds_ms(EXPECTED) == before
+    assert d.estimates.costs(EXPECTED) == before
 
 
 def test_an_idle_device_refuses_nothing_that_is_feasible() -> None:
@@ -238,6 +238,22 @@ def test_while_a_worker_is_idle_nothing_feasible_is_refused(workers: int) -> Non
             assert d.admit(job(tight, reject=True), 0.0) is None
 
 
+def test_an_idle_worker_tries_what_the_latest_runs_say_to_be_too_slow_only_when_they_are_old() -> None:
+    d, now = dispatcher(), 0.0
+    for _ in range(30):
+        admitted(d, [job(None, now)], now)
+        taken = assigned(d, now)
+        now += 3 * taken.expected.service_ms
+        d.finish(taken, now, 3 * taken.expected.inference_ms)
+        d.answered(taken, now + ANSWER_MS, ANSWER_MS)
+    budget = 2 * FASTEST_MS + ANSWER_MS  # enough by the profile
+    assert d.idle_fastest_ms(job(budget, now), now) == pytest.approx(3 * FASTEST_MS + ANSWER_MS)
+    assert d.admit(job(budget, now, reject=True), now) is not None
+    later = now + 1001
+    assert d.idle_fastest_ms(job(budget, later), later) == FASTEST_MS + ANSWER_MS
+    assert d.admit(job(budget, later, reject=True), later) is None
+
+
 def test_what_the_queue_would_make_late_is_refused_and_told_when() -> None:
     d = dispatcher()
     admitted(d, [job(None)])
@@ -255,10 +271,10 @@ def test_what_would_make_another_late_is_refused() -> None:
     d = dispatcher()
     admitted(d, [job(None)])
     assigned(d, 0.0)  # 17 ms
-    # Two fit behind it, and at 1.25 times the median with the answer these end by 22.4 ms.
-    admitted(d, [job(23, reject=True), job(23, reject=True)])
+    # Two fit behind it: all at 1.25 times the median, with the answer, these end by 26.4 ms.
+    admitted(d, [job(27, reject=True), job(27, reject=True)])
     # In time for itself, as it would go first; not for the second of those.
-    assert d.admit(job(22.9, reject=True), 0.0) is not None
+    assert d.admit(job(26.9, reject=True), 0.0) is not None
     assert d.admit(job(60, reject=True), 0.0) is None
 
 

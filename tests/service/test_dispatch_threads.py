@@ -25,7 +25,7 @@ def parallel_job(budget: float | None, now: float = 0.0, *, reject: bool = False
 
 def test_all_threads_serve_one_request_where_one_thread_would_be_too_slow() -> None:
     d = parallel_dispatcher()
-    admitted(d, [parallel_job(15)])
+    admitted(d, [parallel_job(20)])
     taken = assigned(d, 0.0)
     assert (taken.index, taken.threads, taken.decision) == (1, 2, "fits")
     # The other worker is kept free for its threads, and whoever comes waits for it.
@@ -43,19 +43,19 @@ def test_one_thread_serves_where_it_is_enough_or_another_request_is_there() -> N
     admitted(d, [parallel_job(50)])
     relaxed = assigned(d, 0.0)
     assert (relaxed.index, relaxed.threads) == (0, 1)
-    admitted(d, [parallel_job(15)])
+    admitted(d, [parallel_job(20)])
     assert assigned(d, 0.0).threads == 1  # one worker is at something
     d = parallel_dispatcher()
-    admitted(d, [parallel_job(15), parallel_job(15)])
+    admitted(d, [parallel_job(20), parallel_job(20)])
     assert [assigned(d, 0.0).threads for _ in range(2)] == [1, 1]
 
 
 def test_a_failed_run_of_all_threads_frees_the_workers() -> None:
     d = parallel_dispatcher()
-    admitted(d, [parallel_job(15), parallel_job(None)])
+    admitted(d, [parallel_job(20), parallel_job(None)])
     d.cancel(d._queue[1][2])
     taken = assigned(d, 0.0)
     assert taken.threads == 2
     d.finish(taken, 3.0, None)
-    admitted(d, [parallel_job(15, 3.0)], 3.0)
+    admitted(d, [parallel_job(20, 3.0)], 3.0)
     assert assigned(d, 3.0).threads == 2

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import planner
-from service.planner import Choice, Demand
+from service.latency import LATE_AT_BOUND, Costs
+from service.planner import BROKEN_PROMISE, Choice, Demand, late_probability
 
-BOUNDS = [40.0, 20.0, 10.0, 5.0]
+TOP1 = [0.7, 0.65, 0.6, 0.4]
 WORKS = [30.0, 15.0, 8.0, 4.0]
+COSTS = Costs(WORKS, WORKS, [40.0, 20.0, 10.0, 5.0])
 _COST = st.floats(0.1, 1000)
-_VARIANTS = st.lists(st.tuples(_COST, st.floats(1.0, 3.0)), min_size=1, max_size=16)
 _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
 
 
@@ -22,7 +23,7 @@ _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
     ("slack", "idle_slack", "allowance", "index", "decision"),
     [
         (50, 50, math.inf, 0, "fits"),
-        (40, 40, math.inf, 0, "fits"),  # exactly
+        (45, 45, math.inf, 1, "fits"),  # 5 points of accuracy are not worth a risk of 0.6 %
         (39.9, 39.9, math.inf, 1, "fits"),
         (25, 50, math.inf, 1, "degraded"),  # it waited
         (50, 50, 12, 2, "degraded"),  # others wait
@@ -32,22 +33,23 @@ _LIMIT = st.floats(-100, 2000) | st.just(math.inf)
         (50, 50, 1, 3, "degraded"),
         (-5, 4.9, math.inf, 3, "infeasible"),
         (4.9, 4.9, math.inf, 3, "infeasible"),
-        (5, 5, math.inf, 3, "fits"),
+        (5, 5, math.inf, 3, "fits"),  # exactly
     ],
 )
 def test_the_most_accurate_that_fits(
     slack: float, idle_slack: float, allowance: float, index: int, decision: str
 ) -> None:
-    choice = planner.choose(BOUNDS, WORKS, 3, slack, idle_slack, allowance)
+    choice = planner.choose(COSTS, TOP1, 3, slack, idle_slack, allowance)
     assert (choice.index, choice.decision) == (index, decision)
 
 
 def test_a_larger_variant_may_be_the_faster_one() -> None:
     # As int8 on a device without its instructions: the order is by accuracy, not by cost.
-    costs = [10.0, 30.0, 4.0, 6.0]
-    assert planner.choose(costs, costs, 2, 35, 35).index == 0
-    assert planner.choose(costs, costs, 2, 9, 9).index == 2
-    assert planner.choose(costs, costs, 2, 1, 50).index == 2
+    each = [10.0, 30.0, 4.0, 6.0]
+    costs = Costs(each, each, each)
+    assert planner.choose(costs, TOP1, 2, 35, 35).index == 0
+    assert planner.choose(costs, TOP1, 2, 9, 9).index == 2
+    assert planner.choose(costs, TOP1, 2, 1, 50).index == 2
 
 
 @pytest.mark.parametrize(
@@ -63,9 +65,44 @@ def test_a_larger_variant_may_be_the_faster_one() -> None:
 def test_all_threads_only_where_they_buy_accuracy_and_nobody_else_wants_a_worker(
     slack: float, allowance: float, index: int, decision: str
 ) -> None:
-    bounds, works = [40.0, 23.0, 20.0], [30.0, math.inf, 15.0]
-    choice = planner.choose(bounds, works, 2, slack, max(slack, 22), allowance)
+    costs = Costs([30.0, math.inf, 15.0], [30.0, 17.0, 15.0], [40.0, 23.0, 20.0])
+    choice = planner.choose(costs, [0.7, 0.7, 0.6], 2, slack, max(slack, 22), allowance)
     assert (choice.index, choice.decision) == (index, decision)
+
+
+def test_what_costs_the_others_more_than_it_gains_does_not_run() -> None:
+    def chosen(price_per_ms: float) -> Choice:
+        return planner.choose(COSTS, TOP1, 3, 100, 100, math.inf, [price_per_ms * ms for ms in WORKS])
+
+    choices = [chosen(price) for price in (0.0, 0.003, 0.005, 0.02, 0.06)]
+    assert [choice.index for choice in choices] == [0, 0, 1, 2, 3]
+    assert all(choice.lost == pytest.approx(0) for choice in choices)  # an idle device would pay the same
+
+
+def test_what_load_costs_a_request_is_what_an_idle_device_would_have_gained() -> None:
+    prices = [0.03, 0.02, 0.01, 0.0]
+    waited = planner.choose(COSTS, TOP1, 3, 15, 100, math.inf, prices)
+    assert (waited.index, waited.decision) == (2, "degraded")
+    # 0.70 - 0.03 of the largest, without a risk, to 0.60 - 0.01 of this one, with one of 0.00001 * 9.6.
+    assert waited.lost == pytest.approx(0.08, abs=0.001)
+    too_late = planner.choose(COSTS, TOP1, 3, 3, 100, math.inf, prices)
+    assert too_late.index == 3
+    assert too_late.lost == pytest.approx(0.27, abs=0.001)
+
+
+def test_the_probability_to_be_late_by_hand() -> None:
+    assert late_probability(30, 40, 30) == 0.5
+    assert late_probability(30, 40, 40) == pytest.approx(LATE_AT_BOUND)
+    assert late_probability(30, 40, 50) == pytest.approx(0.5 * 0.05**2)
+    assert late_probability(30, 40, 29) == 1
+    assert late_probability(30, 30, 31) == 0  # it always takes the same
+    assert late_probability(30, 40, math.inf) == 0
+
+
+@given(_COST, st.floats(1.01, 3), st.floats(0, 2000), st.floats(0, 2000))
+def test_more_time_is_never_later(median: float, spread: float, slack: float, more: float) -> None:
+    sooner = late_probability(median, spread * median, slack)
+    assert 0 <= late_probability(median, spread * median, slack + more) <= sooner <= 1
 
 
 def test_the_frontier_has_only_what_can_always_run() -> None:
@@ -73,41 +110,57 @@ def test_the_frontier_has_only_what_can_always_run() -> None:
     assert planner.frontier([8.0, math.inf], [0.7, 0.7]) == [0]
 
 
-def choose(variants: list[tuple[float, float]], slack: float, idle_slack: float, allowance: float) -> Choice:
-    """`variants` are works and how much longer their bounds are."""
+_VARIANTS = st.lists(st.tuples(_COST, st.floats(0.05, 1)), min_size=1, max_size=16).map(
+    lambda variants: sorted(variants, key=lambda v: -v[1])
+)
+_SPREADS = st.floats(1.05, 3.0)
+
+
+def choose(
+    variants: list[tuple[float, float]], spread: float, slack: float, idle_slack: float, allowance: float
+) -> Choice:
+    """`variants` are works and accuracies."""
     works = [work for work, _ in variants]
-    bounds = [w * f for w, f in variants]
-    return planner.choose(bounds, works, bounds.index(min(bounds)), slack, idle_slack, allowance)
+    costs = Costs(works, works, [spread * work for work in works])
+    top1 = [accuracy for _, accuracy in variants]
+    return planner.choose(costs, top1, works.index(min(works)), slack, idle_slack, allowance)
 
 
-@given(_VARIANTS, _LIMIT, _LIMIT, _LIMIT)
-def test_what_is_chosen_fits_and_nothing_more_accurate_does(
-    variants: list[tuple[float, float]], slack: float, waited: float, allowance: float
+@given(_VARIANTS, _SPREADS, _LIMIT, _LIMIT, _LIMIT)
+def test_what_is_chosen_fits_and_nothing_that_fits_is_worth_more(
+    variants: list[tuple[float, float]], spread: float, slack: float, waited: float, allowance: float
 ) -> None:
     idle_slack = slack + abs(waited)
-    choice = choose(variants, slack, idle_slack, allowance)
-    bounds = [work * factor for work, factor in variants]
-    fits = [bound <= slack and work <= allowance for bound, (work, _) in zip(bounds, variants, strict=True)]
-    assert not any(fits[: choice.index]) or choice.decision == "infeasible"
-    assert fits[choice.index] or bounds[choice.index] == min(bounds)
-    assert (choice.decision == "infeasible") == (min(bounds) > idle_slack)
+    choice = choose(variants, spread, slack, idle_slack, allowance)
+    worth = {
+        i: accuracy - (accuracy + BROKEN_PROMISE) * late_probability(work, spread * work, slack)
+        for i, (work, accuracy) in enumerate(variants)
+        if spread * work <= slack and work <= allowance
+    }
+    least = min(work for work, _ in variants)
+    assert (choice.decision == "infeasible") == (spread * least > idle_slack)
+    if worth:
+        assert worth[choice.index] == max(worth.values())
+    else:
+        assert variants[choice.index][0] == least
     if choice.decision == "fits":
-        assert choice == choose(variants, idle_slack, idle_slack, math.inf)
+        assert choice.index == choose(variants, spread, idle_slack, idle_slack, math.inf).index
 
 
-@given(_VARIANTS, _LIMIT, _LIMIT, _LIMIT, _LIMIT)
+@given(_VARIANTS, _SPREADS, _LIMIT, _LIMIT, _LIMIT, _LIMIT)
 def test_less_time_never_buys_a_more_accurate_variant(
     variants: list[tuple[float, float]],
+    spread: float,
     slack: float,
     allowance: float,
     less_slack: float,
     less_allowance: float,
 ) -> None:
-    idle_slack = max(slack, less_slack, *(work * factor for work, factor in variants))
-    more = choose(variants, slack, idle_slack, allowance)
-    less = choose(variants, min(slack, less_slack), idle_slack, min(allowance, less_allowance))
-    fastest = min(range(len(variants)), key=lambda i: variants[i][0] * variants[i][1])
-    assert less.index >= more.index or less.index == fastest
+    idle_slack = max(slack, less_slack, *(spread * work for work, _ in variants))
+    more = choose(variants, spread, slack, idle_slack, allowance)
+    less = choose(variants, spread, min(slack, less_slack), idle_slack, min(allowance, less_allowance))
+    fastest = min(range(len(variants)), key=lambda i: variants[i][0])
+    assert variants[less.index][1] <= variants[more.index][1] or less.index == fastest
 
 
 _RANKED = st.lists(st.tuples(_COST, st.floats(0.01, 1)), min_size=1, max_size=16).map(

@@ -1,13 +1,13 @@
-"""The shares of the workers' time, and its price."""
+"""Arrivals, their shares of the workers' time, and its price."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import sharing
-from service.sharing import FairShares, WorkPrice
+from service.sharing import Arrivals, Chance, FairShares, WorkPrice
 
 
 def test_without_a_known_share_there_is_no_limit() -> None:
@@ -90,13 +90,78 @@ def test_what_was_lost_is_forgotten_within_seconds() -> None:
     assert price.per_ms(9_000) == price.per_ms(10_000)  # time does not run backwards
 
 
-def test_the_dearer_the_time_the_less_is_worth_running() -> None:
-    top1, works = [0.7, 0.6, 0.4], [30.0, 10.0, 4.0]
-    best = []
-    for price in (0.0, 0.004, 0.006, 0.04):
-        values = sharing.net_values(top1, works, works, price, 2)
-        best.append(values.index(max(values)))
-    assert best == [0, 0, 1, 2]
-    # With the threads of all workers it costs the time of all.
-    values = sharing.net_values([0.7, 0.7], [30.0, math.inf], [33.0, 20.0], 0.01, 2)
-    assert values == pytest.approx([0.4, 0.3])
+def arrivals(every_ms: float, chances: Sequence[Chance], n: int = 64) -> tuple[Arrivals, float]:
+    """`n` alike to two workers, and the time of the last one."""
+    found, now = Arrivals(2), 0.0
+    for _ in range(n):
+        now += every_ms
+        found.came(now, chances, 100.0)
+    return found, now
+
+
+def test_the_share_is_the_time_between_arrivals_and_follows_a_burst() -> None:
+    found, now = arrivals(10.0, [], 63)
+    assert found.share_ms(now) == math.inf  # too few to tell
+    found, now = arrivals(10.0, [])
+    assert found.share_ms(now + 10) == pytest.approx(20.0)
+    for _ in range(12):
+        now += 1.0
+        found.came(now, [], 100.0)
+    assert found.share_ms(now) == pytest.approx(2 * 1.5, rel=0.1)  # the mean of all says 16
+    assert found.share_ms(now + 1000) > 20  # and then none came
+
+
+def test_who_can_wait_loses_nothing_while_all_workers_are_busy() -> None:
+    found, _ = arrivals(5.0, [Chance(12.0, 0.4), Chance(8.0, 0.2)])
+    # The next one comes 5 ms after each, another 10 ms after it. Busy for 13 to 17 ms the first loses 0.2,
+    # for more than that 0.4 too, and for more than 18 the second 0.2.
+    expected = [0.0, 0.0, 0.2, 0.6, 0.8]
+    assert found.losses([0.0, 12.9, 16.9, 17.9, 18.1]) == pytest.approx(expected, rel=0.05)
+
+
+def test_those_who_come_together_lose_more_than_as_many_who_come_apart() -> None:
+    apart, _ = arrivals(50.0, [Chance(5.0, 0.5)])
+    together, now = Arrivals(2), 0.0
+    for i in range(64):
+        now += 1.0 if i % 8 else 393.0
+        together.came(now, [Chance(5.0, 0.5)], 100.0)
+    assert together.share_ms(now) < apart.share_ms(64 * 50.0)
+    assert apart.losses([20.0]) == [0.0]
+    assert together.losses([20.0])[0] > 1
+
+
+def test_nothing_is_known_of_losses_before_there_are_many() -> None:
+    found, _ = arrivals(5.0, [Chance(0.0, 0.4)], 63)
+    assert found.losses([50.0]) == [0.0]
+
+
+def test_only_the_latest_arrivals_count() -> None:
+    found, now = arrivals(1.0, [Chance(0.0, 0.4)])
+    assert found.losses([50.0])[0] > 1
+    for _ in range(64):
+        now += 200.0
+        found.came(now, [Chance(0.0, 0.4)], 100.0)
+    assert found.losses([50.0]) == [0.0]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 30), st.floats(0, 60)), min_size=64, max_size=150),
+    st.lists(st.floats(0, 90), min_size=1, max_size=4),
+)
+def test_losses_are_those_that_each_of_the_latest_arrivals_would_have_caused(
+    requests: list[tuple[float, float]], busy: list[float]
+) -> None:
+    found, now, seen = Arrivals(2), 0.0, []
+    for gap, wait in requests:
+        now += gap
+        seen.append((now, wait))
+        found.came(now, [Chance(wait, 0.5)], 100.0)
+    latest = seen[-64:]
+    for ms, lost in zip(busy, found.losses(busy), strict=True):
+        hurried = [
+            1
+            for i, (first, _) in enumerate(latest)
+            for then, wait in latest[i + 1 :]
+            if then - first + wait < ms
+        ]
+        assert lost == pytest.approx(0.5 * len(hurried) / 64)
