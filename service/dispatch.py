@@ -150,6 +150,7 @@ class Dispatcher:
             self._push(job)
         elif hopeful:
             self._lose(job, job.top1[job.frontier[0]], now)
+            self._shares.take(self._arrivals.share_ms(now), 0.0)  # what it leaves is for others
         return refusal
 
     def _refusal(self, job: Job, now: float) -> Refusal | None:

@@ -278,6 +278,14 @@ def test_what_would_make_another_late_is_refused() -> None:
     assert d.admit(job(60, reject=True), 0.0) is None
 
 
+def test_what_a_refused_request_leaves_of_its_share_is_for_others() -> None:
+    d = dispatcher(max_length=1)
+    admitted(d, [job(5000)])
+    for i in range(1, 100):
+        assert d.admit(job(5000, 8.0 * i), 8.0 * i) is not None
+    assert d._shares.limit_ms(8.0) == pytest.approx(12.0, rel=0.02)
+
+
 def test_best_effort_is_refused_only_by_the_limits() -> None:
     d = dispatcher(max_length=50)
     admitted(d, [job(3) for _ in range(50)])
