@@ -122,5 +122,5 @@ def full_grid() -> Plan:
         for alpha, (first, last) in steps.items()
     )
     # The teacher once more: at 224 pixels it learns what it answers itself at those where it is best.
-    again = Training(ALPHAS[0], (), _fine_tuning(450), 3e-4, fine_tuning_rate=3e-4, weight_decay=1e-3)
+    again = Training(ALPHAS[0], (), _fine_tuning(800), 3e-4, fine_tuning_rate=3e-4, weight_decay=1e-3)
     return Plan(teacher, (*narrower, again))
