@@ -108,8 +108,8 @@ class WorkPrice:
 
     Requests that were refused, came too late or had to be answered by less than an idle device would have
     run are what load cost of late. Divided by the work that was done it is the price of that work. A larger
-    variant is worth running only where it gains more than that: while a worker is at it, others come that
-    have no time to wait, which neither the queue nor the rate of arrivals tells beforehand.
+    variant is worth running only where it gains more than that. It tells what neither the queue nor the
+    latest arrivals tell beforehand.
     """
 
     def __init__(self, workers: int) -> None:
