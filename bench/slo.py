@@ -35,7 +35,7 @@ from service.latency import ANSWER_MS
 _WAVE, _RAMP, _AZURE = "wave 0.3x-2x", "ramp to 3x", "Azure trace 1x"
 _MODERATE = ("0.2x", "0.5x", "0.7x", "1x")  # what does not overload the largest variant has no FCFS rows
 # Rounds of a load that varies last so many times as long: a queue that grows needs time to show it.
-_VARYING = {_WAVE: 4, _RAMP: 4, _AZURE: 4}
+_VARYING, _LONGER = (_WAVE, _RAMP, _AZURE), 4
 Row = dict[str, float]
 Rows = dict[str, Row]
 
@@ -106,7 +106,7 @@ class Bench:
 
     def _arrivals(self, name: str, capacity: float, seed: int) -> simulator.Floats:
         period_s = self._options.seconds
-        seconds = _VARYING.get(name, 1) * period_s
+        seconds = _LONGER * period_s if name in _VARYING else period_s
         if name == _WAVE:
             return simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed, period_s=period_s)
         if name == _RAMP:
@@ -140,6 +140,7 @@ class Bench:
         return row
 
     def _rounds(self, name: str) -> int:
+        """One less where they are longer."""
         rounds: int = self._options.rounds
         return max(1, rounds - 1) if name in _VARYING else rounds
 
