@@ -45,6 +45,7 @@ class Job:
     reject_late: bool = False
     payload: Any = None
     submitted: float = 0.0
+    alone: bool = False  # when it was admitted, nobody else was there
     fastest: int = 0
     frontier: list[int] = field(default_factory=list)
     due: float = 0.0
@@ -139,6 +140,7 @@ class Dispatcher:
             job.fastest = job.pinned
             job.frontier = [job.pinned]
         job.submitted = now
+        job.alone = not self._queue and not self._running
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         # What not even an idle device could answer asks for no share of the workers, and is no loss.
         chances = self._chances(job, now)
@@ -315,8 +317,9 @@ class Dispatcher:
         return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
 
     def _lose(self, job: Job, accuracy: float, now: float) -> None:
-        """Load cost the job so much accuracy."""
-        if accuracy > 0:
+        """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more
+        time to others would not bring it back."""
+        if accuracy > 0 and not job.alone:
             efficient = job.frontier[0]
             most = job.top1[efficient] / self.estimates.work_ms(job.expected[efficient])
             self._price.lost(accuracy, most, now)

@@ -141,6 +141,20 @@ def test_alone_the_most_accurate_that_fits(budget: float, index: int) -> None:
     assert taken.median_ms == pytest.approx(EXPECTED[index].service_ms + ANSWER_MS)
 
 
+def test_what_one_loses_alone_makes_nobody_step_aside() -> None:
+    """A busy machine lets each wait before a worker takes it, though nobody else is there."""
+    d = dispatcher()
+    now = 0.0
+    for _ in range(20):
+        admitted(d, [job(60, now)], now)
+        taken = assigned(d, now + 52)
+        assert taken.decision == "degraded"
+        now += 52 + taken.expected.service_ms
+        finished(d, taken, now)
+    admitted(d, [job(1000, now)], now)
+    assert assigned(d, now).index == 0
+
+
 def test_with_others_behind_a_smaller_variant_runs() -> None:
     d = dispatcher()
     admitted(d, [job(60) for _ in range(8)])
