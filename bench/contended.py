@@ -205,7 +205,7 @@ class _Machine:
         self._start(core, now)
 
     def _answer(self, done: Assignment, ended: float, now: float) -> None:
-        self._dispatcher.answered(done, now, now - ended)
+        self._dispatcher.answered(now - ended)
         self._reply(_WRITE_MS)
         lateness = now - (done.job.deadline or math.inf)
         self.result.lateness_ms.append(lateness)

@@ -177,7 +177,7 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
     def complete() -> None:
         end, _, done, inference = heapq.heappop(ends)
         dispatcher.finish(done, end, inference)
-        dispatcher.answered(done, end + ANSWER_MS, ANSWER_MS)
+        dispatcher.answered(ANSWER_MS)
         deadline = done.job.deadline
         if deadline is not None:
             result.lateness_ms.append(end + ANSWER_MS - deadline)

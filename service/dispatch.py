@@ -228,16 +228,9 @@ class Dispatcher:
         if inference_ms is not None:
             self.estimates.observe(expected or done.expected, now - done.started - load_ms, inference_ms)
 
-    def answered(
-        self,
-        done: Assignment,
-        now: float,
-        delay_ms: float,
-        expected: Expected | None = None,
-        load_ms: float = 0.0,
-    ) -> None:
-        """The answer starts to leave, `delay_ms` after its worker was done."""
-        self.estimates.observe_answer(expected or done.expected, now - done.started - load_ms, delay_ms)
+    def answered(self, delay_ms: float) -> None:
+        """An answer starts to leave, so long after its worker was done."""
+        self.estimates.observe_answer(delay_ms)
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""
@@ -307,11 +300,12 @@ class Dispatcher:
         """The most work that the job at hand may be for the sake of those behind it and those to come."""
         if not self._queue and not self._running:
             return math.inf  # nobody to step aside for, whatever came before
-        slacks = [self._slack(job, now)]
+        ends = now + self.estimates.answer_bound_ms
+        slacks = [self._slack(job, ends)]
         for _, _, other in self._queue[:_LOOK_AHEAD]:
             if other.deadline is not None and not other.late:
-                slacks.append(other.deadline - now)
-        fastest_ms = costs.bounds_ms[job.fastest]
+                slacks.append(other.deadline - ends)
+        fastest_ms = costs.bounds_ms[job.fastest] - self.estimates.answer_bound_ms
         common = planner.common_work(slacks, self.workers, self.estimates.spread, fastest_ms)
         steady = self._shares.limit_ms(self._arrivals.share_ms(now))
         return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))

@@ -4,9 +4,10 @@ Every estimate is the profile's median times a ratio, and the ratio's quantiles 
 latest runs. Ratios compare across variants, so that one which has not run for a while borrows what the
 others show: a device that slows down, or recovers, is followed within some fifty runs of a variant.
 
-Two ratios are kept: of the worker's time, whose median tells how much work a request is, and of all the time
-from the worker's start to the answer's, whose upper quantile tells what can be promised. The quantile of
-the whole is less than the sum of its parts' quantiles.
+What follows until the answer starts to leave is not the variant's: it is as long as the event loop is busy
+with others, the same for all of them, and learned by itself. A burst that delays answers by tens of
+milliseconds shall not be held against the small variants, which it delays by many times their own time, long
+after it is over.
 """
 
 import bisect
@@ -27,6 +28,7 @@ LATE_AT_BOUND = 0.025  # of all, so many take longer than the bound
 _TAIL = math.log10((1 - CONFIDENCE) / LATE_AT_BOUND)
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
+_ANSWERS = 16  # so many of the latest answers tell how busy the event loop is
 _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
 _ANY = ImageHeader("", 0, 0, 0)  # what cutting a face costs does not depend on the picture
@@ -39,17 +41,18 @@ class QuantileWindow:
     """The latest values of something: their median, `high` that `CONFIDENCE` of them keep, and `bound`, that
     almost all keep."""
 
-    __slots__ = ("_latest", "_sorted", "bound", "count", "high", "median")
+    __slots__ = ("_latest", "_length", "_sorted", "bound", "count", "high", "median")
 
-    def __init__(self, median: float = 1.0) -> None:
+    def __init__(self, median: float = 1.0, length: int = _WINDOW) -> None:
         self._latest: deque[float] = deque()
+        self._length = length
         self._sorted: list[float] = []
         self.count = 0
         self.median = median
         self.high = self.bound = median * _UNKNOWN_SPREAD
 
     def add(self, value: float) -> None:
-        if len(self._latest) == _WINDOW:
+        if len(self._latest) == self._length:
             oldest = self._latest.popleft()
             del self._sorted[bisect.bisect_left(self._sorted, oldest)]
         self._latest.append(value)
@@ -122,18 +125,17 @@ def fastest(expected: Sequence[Expected]) -> int:
 
 @dataclass(slots=True)
 class _Live:
-    """What the latest runs of a variant showed, as ratios to the profile: of the worker's time, of the time
-    to the answer, of inference alone. `seen` is the count of all runs at the last of them; once there are
-    enough they tell of the present, until `fresh_until` by that count."""
+    """What the latest runs of a variant showed, as ratios to the profile: of the worker's time, and of
+    inference alone. `seen` is the count of all runs at the last of them; once there are enough they tell of
+    the present, until `fresh_until` by that count."""
 
     service: QuantileWindow = field(default_factory=QuantileWindow)
-    total: QuantileWindow = field(default_factory=QuantileWindow)
     inference: QuantileWindow = field(default_factory=QuantileWindow)
     seen: int = 0
     fresh_until: float = -1
 
     def clear(self) -> None:
-        for window in (self.service, self.total, self.inference):
+        for window in (self.service, self.inference):
             window.clear()
         self.fresh_until = -1
 
@@ -146,7 +148,7 @@ class LatencyEstimates:
         self._decode: Mapping[str, DecodeCost] = profile.decode
         self._live = {key: _Live() for key in profile.inference}  # and of plans of several, once they run
         self._all = _Live(fresh_until=math.inf)
-        self._answer = QuantileWindow(ANSWER_MS)  # from the worker's end to the start of the answer, in ms
+        self._answer = QuantileWindow(ANSWER_MS, _ANSWERS)  # from the worker's end to the start of the answer, in ms
         self._count = 0
 
     def expected(
@@ -181,22 +183,36 @@ class LatencyEstimates:
 
     def bound_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for almost all such requests."""
-        most = expected.service_ms * self._present(expected.key).total.bound
-        return most + self._answer.median + expected.load_ms
+        service, answer = self._present(expected.key).service, self._answer
+        excess = math.hypot(
+            expected.service_ms * (service.bound - service.median), answer.bound - answer.median
+        )
+        return self.median_ms(expected) + excess
+
+    @property
+    def answer_bound_ms(self) -> float:
+        """From a worker's end to the answer's start, for almost all requests."""
+        return self._answer.bound
 
     def costs(self, expected: Sequence[Expected]) -> Costs:
         """Of each: see `work_ms`, `median_ms` and `bound_ms`. The work of what keeps all workers is infinite:
         there is room for it only when nobody else wants one."""
         # The hot path of planning: what `_present` says, without a call for each.
-        answer, lives, count, of_all = self._answer.median, self._live, self._count, self._all
+        lives, count, of_all = self._live, self._count, self._all
+        answer, answer_excess = self._answer.median, self._answer.bound - self._answer.median
         works, medians, bounds = [], [], []
         for e in expected:
             live = lives.get(e.key, of_all)
             if count > live.fresh_until:
                 live = of_all
-            service, total, load = e.service_ms, live.total, e.load_ms if e.needs else 0.0
-            work, rest = service * live.service.median + load, answer + load
-            median, bound = service * total.median + rest, service * total.bound + rest
+            service, ratio = e.service_ms, live.service
+            work = service * ratio.median
+            if e.needs:
+                work += e.load_ms
+            median = work + answer
+            # What is independent of each other is seldom slow at once: the excesses over the medians add as
+            # standard deviations do.
+            bound = median + math.hypot(service * (ratio.bound - ratio.median), answer_excess)
             if e.threads > 1:
                 work = math.inf
                 if live is of_all:
@@ -216,17 +232,13 @@ class LatencyEstimates:
         ratio = service_ms / expected.service_ms
         live.service.add(ratio)
         live.inference.add(inference_ms / expected.inference_ms)
+        if live.service.count >= _ENOUGH:
+            live.fresh_until = live.seen + _STALE
         self._all.service.add(ratio)
 
-    def observe_answer(self, expected: Expected, total_ms: float, delay_ms: float) -> None:
-        """Learns from an answer, `total_ms` after its worker's start and `delay_ms` after its end."""
+    def observe_answer(self, delay_ms: float) -> None:
+        """Learns from an answer, so long after its worker's end."""
         self._answer.add(delay_ms)
-        ratio = (total_ms - self._answer.median) / expected.service_ms
-        live = self._live.setdefault(expected.key, _Live())
-        live.total.add(ratio)
-        if live.total.count >= _ENOUGH:
-            live.fresh_until = live.seen + _STALE
-        self._all.total.add(ratio)
 
     @property
     def slowdown(self) -> float:
@@ -235,8 +247,8 @@ class LatencyEstimates:
 
     @property
     def spread(self) -> float:
-        """Of late: how much longer the bound is than the work."""
-        return self._all.total.bound / self._all.service.median
+        """Of late: how many times its median the worker's time may be."""
+        return self._all.service.bound / self._all.service.median
 
     def profiled(self, key: str) -> Quantiles:
         """The profile's inference times."""

@@ -144,9 +144,7 @@ class Scheduler:
         """To be called when the answer is about to leave."""
         now = now_ms()
         with self._changed:
-            delay_ms = now - outcome.finished
-            ran = outcome.ran
-            self._dispatcher.answered(outcome.assignment, now, delay_ms, ran.expected, ran.load_ms)
+            self._dispatcher.answered(now - outcome.finished)
         deadline = outcome.assignment.job.deadline
         self._metrics.served(outcome, deadline is None or now <= deadline)
 

@@ -14,6 +14,9 @@ from typing import NamedTuple
 _ARRIVALS = 64
 _LATEST = 12
 _BURST = 1.5
+# Times for which workers are busy are told apart in steps of an eighth, from half a millisecond on.
+_EDGES_MS = [0.5 * 1.125**step for step in range(80)]
+_BINS = len(_EDGES_MS) + 1
 # What requests leave of their shares is spread over so many to come, and no more than so many shares are kept
 # or owed, so that a request may be half a share to one and a half.
 _SPREAD_OVER = 32
@@ -45,26 +48,29 @@ class Arrivals:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._times: deque[float] = deque(maxlen=_ARRIVALS)
-        # Of pairs of arrivals: how long workers had to be busy from the first one on for the second to lose
-        # something, how much, and which the first one was. The shortest time first.
-        self._hurried: list[tuple[float, float, int]] = []
-        self._count = 0
+        # What those that came after each arrival would have lost, by how long workers had to be busy from it
+        # on for that: of each and in all.
+        self._lost: deque[list[float]] = deque(maxlen=_ARRIVALS)
+        self._all_lost = [0.0] * _BINS
 
     def came(self, now: float, chances: Sequence[Chance], longest_ms: float) -> None:
         """`chances` are the steps of accuracy that the request loses by waiting; nothing keeps workers busy
         for more than `longest_ms`."""
-        self._count += 1
-        oldest = self._count - _ARRIVALS
-        if self._hurried and len(self._times) == _ARRIVALS:
-            self._hurried = [pair for pair in self._hurried if pair[2] != oldest]
+        if len(self._times) == _ARRIVALS:
+            self._all_lost = [lost - gone for lost, gone in zip(self._all_lost, self._lost[0], strict=True)]
+        all_lost = self._all_lost
         for wait_ms, accuracy in chances:
-            if wait_ms < longest_ms:
-                for before, time in enumerate(reversed(self._times), start=1):
-                    busy_ms = now - time + wait_ms
-                    if busy_ms >= longest_ms or before == _ARRIVALS:
-                        break
-                    bisect.insort(self._hurried, (busy_ms, accuracy, self._count - before))
+            if wait_ms >= longest_ms:
+                continue
+            since = now + wait_ms
+            for time, lost in zip(reversed(self._times), reversed(self._lost), strict=True):
+                if since - time >= longest_ms:
+                    break
+                which = bisect.bisect_left(_EDGES_MS, since - time)
+                lost[which] += accuracy
+                all_lost[which] += accuracy
         self._times.append(now)
+        self._lost.append([0.0] * _BINS)
 
     def share_ms(self, now: float) -> float:
         """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
@@ -75,11 +81,12 @@ class Arrivals:
         return self._workers * min(between, _BURST * between_latest)
 
     def losses(self, busy_ms: Sequence[float]) -> list[float]:
-        """The accuracy that is expected to be lost when all workers are busy for so long after an arrival."""
-        if len(self._times) < _ARRIVALS or not self._hurried:
+        """The accuracy that is expected to be lost when all workers are busy for so long after an arrival;
+        what is lost by the last eighth of it may not count."""
+        if len(self._times) < _ARRIVALS:
             return [0.0] * len(busy_ms)
-        lost = [0.0, *itertools.accumulate(accuracy for _, accuracy, _ in self._hurried)]
-        return [lost[bisect.bisect_left(self._hurried, (ms,))] / _ARRIVALS for ms in busy_ms]
+        lost = list(itertools.accumulate(self._all_lost, initial=0.0))
+        return [lost[bisect.bisect_right(_EDGES_MS, ms)] / _ARRIVALS for ms in busy_ms]
 
 
 class FairShares:

@@ -46,7 +46,7 @@ def assigned(d: Dispatcher, now: float) -> Assignment:
 
 def finished(d: Dispatcher, done: Assignment, now: float) -> None:
     d.finish(done, now, done.job.expected[done.index].inference_ms)
-    d.answered(done, now + ANSWER_MS, ANSWER_MS)
+    d.answered(ANSWER_MS)
 
 
 def in_order(d: Dispatcher, now: float) -> list[Job]:

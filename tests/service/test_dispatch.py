@@ -259,7 +259,7 @@ def test_an_idle_worker_tries_what_the_latest_runs_say_to_be_too_slow_only_when_
         taken = assigned(d, now)
         now += 3 * taken.expected.service_ms
         d.finish(taken, now, 3 * taken.expected.inference_ms)
-        d.answered(taken, now + ANSWER_MS, ANSWER_MS)
+        d.answered(ANSWER_MS)
     budget = 2 * FASTEST_MS + ANSWER_MS  # enough by the profile
     assert d.idle_fastest_ms(job(budget, now), now) == pytest.approx(3 * FASTEST_MS + ANSWER_MS)
     assert d.admit(job(budget, now, reject=True), now) is not None

@@ -68,6 +68,6 @@ def test_loading_teaches_nothing_about_running() -> None:
         taken = chosen(d, with_loads(100))
         service_ms = taken.expected.service_ms
         d.finish(taken, 100 + service_ms, taken.expected.inference_ms, load_ms=100)
-        d.answered(taken, 100 + service_ms + ANSWER_MS, ANSWER_MS, load_ms=100)
+        d.answered(ANSWER_MS)
     assert d.estimates.slowdown == 1
     assert d.estimates.bound_ms(EXPECTED[0]) <= before

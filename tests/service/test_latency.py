@@ -53,7 +53,7 @@ class Device:
         for key in keys:
             run, ratio = expected(key), self.ratio()
             self.learns.observe(run, run.service_ms * ratio, run.inference_ms * ratio)
-            self.learns.observe_answer(run, run.service_ms * ratio + ANSWER_MS, ANSWER_MS)
+            self.learns.observe_answer(ANSWER_MS)
 
     def covered(self, key: str, n: int = 500) -> float:
         """The share of the next runs that the bound would cover."""
@@ -208,7 +208,7 @@ def test_variants_may_differ_in_how_far_the_profile_is_off() -> None:
         for key, ratio in (("large", 1.3), ("small", 0.9)):
             run = expected(key)
             learns.observe(run, ratio * run.service_ms, ratio * run.inference_ms)
-            learns.observe_answer(run, ratio * run.service_ms + ANSWER_MS, ANSWER_MS)
+            learns.observe_answer(ANSWER_MS)
     assert learns.work_ms(expected("large")) == pytest.approx(1.3 * expected("large").service_ms)
     assert learns.work_ms(expected("small")) == pytest.approx(0.9 * expected("small").service_ms)
 
@@ -229,7 +229,7 @@ def test_a_slow_moment_of_the_fastest_leaves_it_the_fastest() -> None:
     plans = [expected(key) for key in MEDIANS]
     for _ in range(60):
         learns.observe(plans[2], 40.0, 30.0)
-        learns.observe_answer(plans[2], 41.0, ANSWER_MS)
+        learns.observe_answer(ANSWER_MS)
     assert learns.costs(plans).bounds_ms[2] > 40.0
     assert fastest(plans) == 2
 
@@ -252,7 +252,7 @@ def test_less_is_promised_of_several_threads_until_they_have_run() -> None:
     assert spread() == pytest.approx(1.6)
     for _ in range(20):
         learns.observe(parallel, parallel.service_ms, 10.0)
-        learns.observe_answer(parallel, parallel.service_ms + ANSWER_MS, ANSWER_MS)
+        learns.observe_answer(ANSWER_MS)
     assert spread() == pytest.approx(1.0)
 
 
@@ -261,7 +261,7 @@ def test_the_spread_is_that_of_the_noise() -> None:
     assert learns.spread == pytest.approx(1.25)
     for _ in range(60):
         learns.observe(expected("small"), 4.0, 2.0)
-        learns.observe_answer(expected("small"), 4.0 + ANSWER_MS, ANSWER_MS)
+        learns.observe_answer(ANSWER_MS)
     assert learns.spread == pytest.approx(1.0)
 
 
@@ -272,7 +272,7 @@ def test_slow_answers_widen_the_bound_and_not_the_work() -> None:
     for i in range(60):
         delay = 8.0 if i % 10 == 0 else ANSWER_MS
         learns.observe(run, run.service_ms, run.inference_ms)
-        learns.observe_answer(run, run.service_ms + delay, delay)
+        learns.observe_answer(delay)
     assert learns.work_ms(run) == run.service_ms
     assert learns.median_ms(run) == run.service_ms + ANSWER_MS
     assert learns.bound_ms(run) >= run.service_ms + 8.0
