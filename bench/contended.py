@@ -27,7 +27,8 @@ from bench.simulator import (
     trace,
     workload,
 )
-from service.dispatch import Assignment, Dispatcher, Job
+from service.dispatch import Dispatcher
+from service.jobs import Assignment, Job
 from service.latency import Expected, LatencyEstimates
 
 CORES = 2

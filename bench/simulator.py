@@ -18,7 +18,8 @@ import numpy.typing as npt
 from model_store.architecture import ALPHAS, RESOLUTIONS, MobileNetSpec
 from model_store.profile import DecodeCost, DeviceProfile, Quantiles
 from model_store.sources import CHECKPOINTS_BY_NAME
-from service.dispatch import Assignment, Dispatcher, Job
+from service.dispatch import Dispatcher
+from service.jobs import Assignment, Job
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
 
 BUDGETS_MS = (15.0, 30.0, 60.0, 120.0, 250.0)

@@ -9,7 +9,7 @@ from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, Plan, TaskCatalog
 from service.clock import now_ms
-from service.dispatch import Assignment
+from service.jobs import Assignment
 from service.latency import Expected, LatencyEstimates
 from service.residency import held, in_memory
 from service.work import Ran

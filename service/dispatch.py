@@ -8,10 +8,9 @@ import bisect
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from service import planner, sharing
+from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS, Costs, Expected, LatencyEstimates, fastest
 from service.schemas import Decision
 
@@ -20,70 +19,14 @@ UNBOUNDED_PATIENCE_MS = 10_000.0
 # One that has missed its deadline, and shall be answered all the same, waits for the others this long.
 LATE_PATIENCE_MS = 1_000.0
 # How far the choice looks down the queue.
-_LOOK_AHEAD = 32
+_LOOK_AHEAD = 128
 # There is room where all requests may be so many times the work of the most accurate variant.
 _ROOM = 1.2
+# Reading, handing over and answering one takes about so much of a core, whatever the variant: where there is
+# work for all time that there is, a smaller one makes room for less than its inference says.
+_EACH_MS = 1.4
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request. `expected` has what each plan is expected to take, the most accurate variant first and
-    of each the plan with one thread first, and `top1` how accurate each is.
-
-    `deadline` is None without a budget. `pinned` is the place of the only plan allowed. `payload` is the
-    caller's own.
-    """
-
-    expected: list[Expected]
-    top1: Sequence[float]
-    arrival: float
-    deadline: float | None
-    size_bytes: int = 0
-    pinned: int | None = None
-    reject_late: bool = False
-    payload: Any = None
-    submitted: float = 0.0
-    alone: bool = False  # when it was admitted, nobody else was there
-    fastest: int = 0
-    frontier: list[int] = field(default_factory=list)
-    due: float = 0.0
-    late: bool = field(default=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A job that a worker shall run now by plan `index`.
-
-    `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
-    all, take no longer. `load_ms` of it goes into bringing the plan into memory.
-    """
-
-    job: Job
-    index: int
-    decision: Decision
-    started: float
-    median_ms: float
-    bound_ms: float
-    load_ms: float = 0.0
-
-    @property
-    def expected(self) -> Expected:
-        """What the profile expects of the plan."""
-        return self.job.expected[self.index]
-
-    @property
-    def threads(self) -> int:
-        return self.expected.threads
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a job is not taken, and after how long it would be."""
-
-    full: bool
-    retry_after_ms: float
 
 
 class Dispatcher:
@@ -134,7 +77,7 @@ class Dispatcher:
         if job.pinned is None:
             # Both by the profile: what was learned of two plans at different times may change their order.
             job.fastest = fastest(job.expected)
-            works = [e.service_ms if e.threads == 1 else math.inf for e in job.expected]
+            works = [e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected]
             job.frontier = planner.frontier(works, job.top1)
         else:
             job.fastest = job.pinned

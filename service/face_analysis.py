@@ -19,8 +19,8 @@ from model_store.runtime import Scores
 from service import errors, planner
 from service.catalog import LoadedDetector, LoadedVariant
 from service.clock import now_ms
-from service.dispatch import Assignment
 from service.face_plans import FacePlan, FacePlans
+from service.jobs import Assignment
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
 from service.residency import Opened, held, in_memory, resident
 from service.work import Ran

@@ -28,6 +28,9 @@ LATE_AT_BOUND = 0.025  # of all, so many take longer than the bound
 _TAIL = math.log10((1 - CONFIDENCE) / LATE_AT_BOUND)
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
+# A run of more than so many times the median was stalled: the machine did something else, and how long it did
+# tells nothing of the next run.
+_STALLED = 4.0
 _ANSWERS = 16  # so many of the latest answers tell how busy the event loop is
 _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
@@ -39,13 +42,13 @@ _UNKNOWN_PARALLEL_SPREAD = 1.6
 
 class QuantileWindow:
     """The latest values of something: their median, `high` that `CONFIDENCE` of them keep, and `bound`, that
-    almost all keep."""
+    almost all keep. What is more than `most` times the median counts as that."""
 
-    __slots__ = ("_latest", "_length", "_sorted", "bound", "count", "high", "median")
+    __slots__ = ("_latest", "_length", "_most", "_sorted", "bound", "count", "high", "median")
 
-    def __init__(self, median: float = 1.0, length: int = _WINDOW) -> None:
+    def __init__(self, median: float = 1.0, length: int = _WINDOW, most: float = _STALLED) -> None:
         self._latest: deque[float] = deque()
-        self._length = length
+        self._length, self._most = length, most
         self._sorted: list[float] = []
         self.count = 0
         self.median = median
@@ -60,7 +63,8 @@ class QuantileWindow:
         count = self.count = len(self._sorted)
         self.median = self._sorted[count // 2]
         # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
-        self.high = self._sorted[min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1]
+        high = self._sorted[min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1]
+        self.high = min(high, self._most * self.median)
         if count < _ENOUGH:  # too few to have seen the slow ones, or to tell how slow those are
             self.bound = max(self.high, self.median * _UNKNOWN_SPREAD)
         else:
@@ -148,7 +152,7 @@ class LatencyEstimates:
         self._decode: Mapping[str, DecodeCost] = profile.decode
         self._live = {key: _Live() for key in profile.inference}  # and of plans of several, once they run
         self._all = _Live(fresh_until=math.inf)
-        self._answer = QuantileWindow(ANSWER_MS, _ANSWERS)  # from the worker's end to the start of the answer, in ms
+        self._answer = QuantileWindow(ANSWER_MS, _ANSWERS, math.inf)  # in ms
         self._count = 0
 
     def expected(
@@ -183,11 +187,9 @@ class LatencyEstimates:
 
     def bound_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for almost all such requests."""
-        service, answer = self._present(expected.key).service, self._answer
-        excess = math.hypot(
-            expected.service_ms * (service.bound - service.median), answer.bound - answer.median
-        )
-        return self.median_ms(expected) + excess
+        ratio, answer, service_ms = self._present(expected.key).service, self._answer, expected.service_ms
+        median = service_ms * ratio.median + expected.load_ms + answer.median
+        return median + math.hypot(service_ms * (ratio.bound - ratio.median), answer.bound - answer.median)
 
     @property
     def answer_bound_ms(self) -> float:

@@ -19,7 +19,8 @@ from model_store.profile import Quantiles
 from service import errors, planner
 from service.catalog import LoadedDetector, LoadedVariant
 from service.clock import now_ms
-from service.dispatch import Assignment, Dispatcher, Job, Refusal
+from service.dispatch import Dispatcher
+from service.jobs import Assignment, Job, Refusal
 from service.latency import fastest
 from service.metrics import Metrics
 from service.schemas import Decision

@@ -14,8 +14,8 @@ from typing import NamedTuple
 _ARRIVALS = 64
 _LATEST = 12
 _BURST = 1.5
-# Times for which workers are busy are told apart in steps of an eighth, from half a millisecond on.
-_EDGES_MS = [0.5 * 1.125**step for step in range(80)]
+# Times for which workers are busy are told apart in steps of a sixth, from half a millisecond on.
+_EDGES_MS = [0.5 * 1.2**step for step in range(50)]
 _BINS = len(_EDGES_MS) + 1
 # What requests leave of their shares is spread over so many to come, and no more than so many shares are kept
 # or owed, so that a request may be half a share to one and a half.
@@ -82,7 +82,7 @@ class Arrivals:
 
     def losses(self, busy_ms: Sequence[float]) -> list[float]:
         """The accuracy that is expected to be lost when all workers are busy for so long after an arrival;
-        what is lost by the last eighth of it may not count."""
+        what is lost in the last sixth of it may not count."""
         if len(self._times) < _ARRIVALS:
             return [0.0] * len(busy_ms)
         lost = list(itertools.accumulate(self._all_lost, initial=0.0))

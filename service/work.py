@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from service.catalog import LoadedVariant
-from service.dispatch import Assignment
+from service.jobs import Assignment
 from service.latency import Expected, LatencyEstimates
 
 Result = TypeVar("Result", covariant=True)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import simulator
-from service.dispatch import Assignment, Dispatcher, Job, Refusal
+from service.dispatch import Dispatcher
+from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
 
 FAMILY = simulator.Family(("a", "b", "c", "d"), (0.709, 0.672, 0.591, 0.415), (10.0, 5.0, 2.2, 0.6))

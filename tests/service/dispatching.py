@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from model_store.profile import DeviceProfile, Quantiles
-from service.dispatch import Assignment, Dispatcher, Job
+from service.dispatch import Dispatcher
+from service.jobs import Assignment, Job
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
 
 COSTS_MS = (16.0, 8.0, 4.0, 1.0)

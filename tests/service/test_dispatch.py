@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.dispatch import LATE_PATIENCE_MS, UNBOUNDED_PATIENCE_MS, Job, Refusal
+from service.dispatch import LATE_PATIENCE_MS, UNBOUNDED_PATIENCE_MS
+from service.jobs import Job, Refusal
 from service.latency import ANSWER_MS
 from tests.service.dispatching import (
     EXPECTED,

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from service.dispatch import Assignment, Dispatcher, Job
+from service.dispatch import Dispatcher
+from service.jobs import Assignment, Job
 from service.latency import ANSWER_MS
 from tests.service.dispatching import EXPECTED, TOP1, admitted, assigned, dispatcher
 

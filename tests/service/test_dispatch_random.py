@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.dispatch import Assignment, Job, Refusal
+from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS
 from tests.service.dispatching import (
     dispatcher,

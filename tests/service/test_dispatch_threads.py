@@ -1,7 +1,8 @@
 """The dispatcher where one picture may have the threads of all workers."""
 
 from model_store.profile import DeviceProfile, Quantiles
-from service.dispatch import Dispatcher, Job
+from service.dispatch import Dispatcher
+from service.jobs import Job
 from service.latency import Expected, LatencyEstimates
 from tests.service.dispatching import admitted, assigned, finished
 

@@ -16,9 +16,10 @@ from model_store.profile import CUT, DecodeCost, DeviceProfile, Quantiles, decod
 from model_store.runtime import CPU, Predictions, Scores
 from service import face_analysis
 from service.catalog import LoadedDetector, LoadedVariant, TaskCatalog
-from service.dispatch import Assignment, Dispatcher, Job
+from service.dispatch import Dispatcher
 from service.face_analysis import FaceAnalysis, FacesFound
 from service.face_plans import FacePlans
+from service.jobs import Assignment, Job
 from service.latency import LatencyEstimates
 from service.memory import MemoryBudget
 from service.metrics import Metrics

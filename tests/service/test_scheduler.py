@@ -25,7 +25,8 @@ from service import errors
 from service.catalog import Catalog
 from service.classification import Classification
 from service.clock import now_ms
-from service.dispatch import Dispatcher, Job, Refusal
+from service.dispatch import Dispatcher
+from service.jobs import Job, Refusal
 from service.latency import LatencyEstimates
 from service.loading import load_catalog
 from service.metrics import Metrics

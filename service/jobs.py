@@ -1,0 +1,70 @@
+"""A request as the dispatcher sees it, and what may become of it.
+
+Times are milliseconds of the dispatcher's clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.latency import Expected
+from service.schemas import Decision
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request. `expected` has what each plan is expected to take, the most accurate variant first and
+    of each the plan with one thread first, and `top1` how accurate each is.
+
+    `deadline` is None without a budget. `pinned` is the place of the only plan allowed. `payload` is the
+    caller's own.
+    """
+
+    expected: list[Expected]
+    top1: Sequence[float]
+    arrival: float
+    deadline: float | None
+    size_bytes: int = 0
+    pinned: int | None = None
+    reject_late: bool = False
+    payload: Any = None
+    submitted: float = 0.0
+    alone: bool = False  # when it was admitted, nobody else was there
+    fastest: int = 0
+    frontier: list[int] = field(default_factory=list)
+    due: float = 0.0
+    late: bool = field(default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job that a worker shall run now by plan `index`.
+
+    `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
+    all, take no longer. `load_ms` of it goes into bringing the plan into memory.
+    """
+
+    job: Job
+    index: int
+    decision: Decision
+    started: float
+    median_ms: float
+    bound_ms: float
+    load_ms: float = 0.0
+
+    @property
+    def expected(self) -> Expected:
+        """What the profile expects of the plan."""
+        return self.job.expected[self.index]
+
+    @property
+    def threads(self) -> int:
+        return self.expected.threads
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a job is not taken, and after how long it would be."""
+
+    full: bool
+    retry_after_ms: float
