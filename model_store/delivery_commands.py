@@ -16,13 +16,11 @@ def export_variants(store: ModelStore, options: argparse.Namespace) -> int:
         raise StoreError(f"say of which task the variants are: --task {' | '.join(store.tasks())}")
     wanted = {}
     for task in [options.task] if options.task else store.tasks():
-        head = store.task(task).head  # says which tasks there are
+        store.task(task)  # says which tasks there are
         variants = chosen(store, task, options.variant) if options.variant else _all(store, task)
         if options.edge:
             manifests = [v.manifest for v in store.variants(task) if v.manifest]
-            if head != "detection":
-                manifests = export.edge_variants(manifests)
-            variants = [m.id for m in manifests]
+            variants = [m.id for m in export.edge_variants(manifests)]
         if variants:
             wanted[task] = variants
     if not wanted:

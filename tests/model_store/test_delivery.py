@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from bench import random_store
-from model_store import atomic, tasks, update
+from model_store import atomic, build, tasks, update
 from model_store.export import SUMS, edge_variants
 from model_store.store import ModelStore
+from tests.detectors import random_detector
 from tests.model_store.console import Console
 from tests.model_store.servers import Fault, Server
 
@@ -141,6 +142,17 @@ def test_edge_takes_four_along_the_frontier(tmp_path: Path, console: Console) ->
     assert told["bytes"] == (tmp_path / "edge.tar").stat().st_size
     int8 = [m.model_copy(update={"precision": "int8", "id": m.id.replace("fp32", "int8")}) for m in manifests]
     assert {m.precision for m in edge_variants([*manifests, *int8[:3]])} == {"int8"}
+
+
+def test_edge_takes_quantised_detectors(tmp_path: Path, console: Console) -> None:
+    store = ModelStore(tmp_path / "store")
+    task, weights = tasks.ensure_task(store, tasks.FACE_DETECTION.name), random_detector()
+    provenance = build.Provenance("random", "tests", "0" * 64, "none")
+    for resolution in (224, 160):
+        manifest = build.install_detector(store, task, weights, provenance, resolution=resolution)
+        build.quantize_variant(store, task, manifest.id)
+    told = console.json("export", "--edge", tmp_path / "edge.tar", "--store", store.root)
+    assert told["variants"] == {task.name: [f"ssd_mobilenet_v1_1.0_{size}_int8" for size in (160, 224)]}
 
 
 # import
