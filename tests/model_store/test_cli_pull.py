@@ -111,7 +111,15 @@ def test_a_checkpoint_that_is_not_there_is_a_failure(server: Server, root: Path,
 def test_interrupted_it_says_so_and_goes_on_later(server: Server, root: Path, console: Console) -> None:
     server.faults = [Fault(stall_after=10_000)]
     command = command_line("pull", "imagenet", "0.25_128")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # in a shell's background it is ignored
+    ) as process:
         server.wait_for_request()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
