@@ -25,6 +25,9 @@ _ROOM = 1.2
 # Reading, handing over and answering one takes about so much of a core, whatever the variant: where there is
 # work for all time that there is, a smaller one makes room for less than its inference says.
 _EACH_MS = 1.4
+# What waits ahead may take so many times as long as expected: it is a burst that makes a queue long, and a
+# burst takes the workers' cores too.
+_AHEAD = 1.15
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
 
@@ -303,7 +306,7 @@ class Dispatcher:
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         at = bisect.bisect_right(self._queue, job.due, key=lambda entry: entry[0])
-        ahead_ms = (self._work_ms(other) for _, _, other in self._queue[:at])
+        ahead_ms = (_AHEAD * self._work_ms(other) for _, _, other in self._queue[:at])
         behind = (self._demand(other, now) for _, _, other in self._queue[at:] if not other.late)
         return planner.lateness_ms(self._demand(job, now), self._free_ms(now), ahead_ms, behind)
 

@@ -179,7 +179,8 @@ class LatencyEstimates:
 
     def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""
-        return expected.service_ms * self._present(expected.key).service.median + expected.load_ms
+        work = expected.service_ms * self._present(expected.key).service.median
+        return work + expected.load_ms if expected.needs else work
 
     def median_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for half of such requests."""
@@ -188,7 +189,9 @@ class LatencyEstimates:
     def bound_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for almost all such requests."""
         ratio, answer, service_ms = self._present(expected.key).service, self._answer, expected.service_ms
-        median = service_ms * ratio.median + expected.load_ms + answer.median
+        median = service_ms * ratio.median + answer.median
+        if expected.needs:
+            median += expected.load_ms
         return median + math.hypot(service_ms * (ratio.bound - ratio.median), answer.bound - answer.median)
 
     @property
@@ -266,5 +269,5 @@ class LatencyEstimates:
 
     def _present(self, key: str) -> _Live:
         """What the latest runs of a plan showed or, where they are too few or too old, those of all."""
-        live = self._live.get(key, self._all)
-        return live if self._count <= live.fresh_until else self._all
+        live = self._live.get(key)
+        return self._all if live is None or self._count > live.fresh_until else live
