@@ -56,8 +56,10 @@ class Arrivals:
     def came(self, now: float, chances: Sequence[Chance], longest_ms: float) -> None:
         """`chances` are the steps of accuracy that the request loses by waiting; nothing keeps workers busy
         for more than `longest_ms`."""
-        if len(self._times) == _ARRIVALS:
-            self._all_lost = [lost - gone for lost, gone in zip(self._all_lost, self._lost[0], strict=True)]
+        if len(self._times) == _ARRIVALS:  # the oldest goes first, and makes no pair with this one
+            self._times.popleft()
+            gone = self._lost.popleft()
+            self._all_lost = [lost - one for lost, one in zip(self._all_lost, gone, strict=True)]
         all_lost = self._all_lost
         for wait_ms, accuracy in chances:
             if wait_ms >= longest_ms:

@@ -143,6 +143,16 @@ def test_only_the_latest_arrivals_count() -> None:
     assert found.losses([50.0]) == pytest.approx([0.0])
 
 
+def test_a_burst_of_many_is_forgotten_too() -> None:
+    """More of them within the time of one inference than are kept."""
+    found, now = arrivals(0.1, [Chance(0.0, 0.4)], 300)
+    assert found.losses([90.0])[0] == pytest.approx(0.4 * 63 / 2)
+    for _ in range(64):
+        now += 200.0
+        found.came(now, [Chance(0.0, 0.4)], 100.0)
+    assert found.losses([90.0]) == pytest.approx([0.0])
+
+
 @settings(max_examples=50, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.lists(st.tuples(st.floats(0, 30), st.floats(0, 60)), min_size=64, max_size=150),
