@@ -1,8 +1,8 @@
 """The service, put together. The one page to read first.
 
-A request's way: `RequestContext` stamps its arrival, a route reads the body within the limits, one
-`Job` enters the scheduler's deadline queue, a worker picks the variant by the time that is left, decodes
-straight to its size and runs it, and the route answers.
+A request's way: `RequestContext` stamps its arrival, the `Turnstile` lets it in, a route reads the body
+within the limits, one `Job` enters the scheduler's deadline queue, a worker picks the variant by the time
+that is left, decodes straight to its size and runs it, and the route answers.
 """
 
 import asyncio

@@ -120,6 +120,11 @@ class Dispatcher:
         up."""
         return len(self._queue) + self._busy < self.workers
 
+    @property
+    def _others_hurry(self) -> bool:
+        """Whether one waits that can lose by waiting on."""
+        return bool(self._queue) and self._queue[0][2].deadline is not None and not self._queue[0][2].late
+
     def _believed(self, now: float) -> bool:
         """Were estimates believed for ever, nothing might run any more that could correct them."""
         return now - self._ran_last <= _BELIEVED_MS
@@ -127,6 +132,14 @@ class Dispatcher:
     def next(self, now: float) -> Assignment | Job | None:
         """What a free worker shall do: an assignment, or a job that was too late and is given back
         (`reject_late`), or nothing."""
+        forlorn: list[Job] = []
+        found = self._next(now, forlorn)
+        for job in forlorn:
+            self._push(job)
+        return found
+
+    def _next(self, now: float, forlorn: list[Job]) -> Assignment | Job | None:
+        """Puts those aside that are more likely late than not, while others wait who could use the worker."""
         while self._queue and not self._exclusive:
             job = self._pop()
             if job.deadline is None or job.late:
@@ -138,6 +151,9 @@ class Dispatcher:
                     if slack <= 0:
                         self._lose(job, job.top1[job.fastest], now)
                         return job
+                    if self._others_hurry and costs.medians_ms[job.fastest] > slack and self._believed(now):
+                        forlorn.append(job)
+                        continue
                 elif self._queue:
                     self._lose(job, job.top1[job.fastest], now)
                     # It cannot be on time any more, while others can: they go first.

@@ -19,11 +19,12 @@ from model_store.profile import Quantiles
 from service import errors, planner
 from service.catalog import LoadedDetector, LoadedVariant
 from service.clock import now_ms
-from service.dispatch import Dispatcher
+from service.dispatch import UNBOUNDED_PATIENCE_MS, Dispatcher
 from service.jobs import Assignment, Job, Refusal
 from service.latency import fastest
 from service.metrics import Metrics
 from service.schemas import Decision
+from service.turnstile import TooFarBehind, Turnstile
 from service.work import Ran, Work
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class Scheduler:
         self._metrics = metrics
         self._changed = threading.Condition()
         self._stopping = False
+        self._turnstile = Turnstile()
         own = cpus if len(cpus) >= dispatcher.workers else [None] * dispatcher.workers
         self._threads = [
             threading.Thread(target=self._work, args=(own[i],), name=f"inference-{i}", daemon=True)
@@ -119,6 +121,17 @@ class Scheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    async def let_in(self, arrival: float, budget_ms: float | None, *, reject_late: bool) -> None:
+        """A request's turn to be read, before it is: in a burst the urgent first, and answers before all.
+        Raises Overloaded when its turn would come too late and it does not want a late answer."""
+        due = arrival + (UNBOUNDED_PATIENCE_MS if budget_ms is None else budget_ms)
+        latest = due if reject_late and budget_ms is not None else math.inf
+        try:
+            await self._turnstile.enter(due, latest)
+        except TooFarBehind as refused:
+            self._metrics.refused("late")
+            raise _overloaded(Refusal(full=False, retry_after_ms=refused.late_ms)) from None
 
     async def run(self, submission: Submission[Result]) -> Outcome[Result]:
         """Queues the work and waits. Raises a Problem; a cancelled caller leaves the queue."""

@@ -14,6 +14,10 @@ from service.app import create_app
 from service.settings import Settings
 from service.state import Service
 
+# Longer than proxies and clients keep idle connections (60 s is common): whoever closes first must be the one
+# who sends, or a request meets a connection that is just being closed.
+_KEEP_ALIVE_S = 75
+
 
 def serve(settings: Settings, listening: socket.socket | None = None) -> int:
     """Serves until SIGTERM or SIGINT, on the settings' address or on a socket that is bound already. Exit
@@ -33,6 +37,7 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         proxy_headers=False,  # nothing here asks who the client is
     )
 

@@ -103,9 +103,11 @@ async def read_asked(request: Request, service: Service, query: BudgetQuery, tas
     """Reads the body. Raises a Problem for what cannot be asked, before it is read where that can be told."""
     pinned = find_pinned(task, query.variant)
     budget_ms = resolve_budget_ms(service.settings.tiers, query.latency_budget_ms, query.tier)
+    arrival, reject_late = request.state.arrival, query.on_miss == "reject"
+    await service.scheduler.let_in(arrival, budget_ms, reject_late=reject_late)
     data = await read_picture(request, service.max_body_bytes)
     header = check_picture(data, service.settings.max_pixels)
-    return Asked(data, header, pinned, budget_ms, query.on_miss == "reject", request.state.arrival, now_ms())
+    return Asked(data, header, pinned, budget_ms, reject_late, arrival, now_ms())
 
 
 async def run_while_connected(

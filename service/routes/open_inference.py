@@ -138,6 +138,7 @@ async def infer(
     wishes, tensor = asked.parameters, asked.inputs[0]
     budget_ms = resolve_budget_ms(service.settings.tiers, wishes.latency_budget_ms, wishes.tier)
     reject_late = wishes.on_miss == "reject"
+    await service.scheduler.let_in(arrival, budget_ms, reject_late=reject_late)
     outcome: Outcome[Scores] | RawOutcome
     if tensor.datatype == "BYTES":
         data = encoded_picture(tensor)

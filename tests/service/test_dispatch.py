@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.dispatch import LATE_PATIENCE_MS, UNBOUNDED_PATIENCE_MS
-from service.jobs import Job, Refusal
+from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS
 from tests.service.dispatching import (
     EXPECTED,
@@ -120,6 +120,29 @@ def test_one_that_insists_and_is_too_late_is_given_back(pinned: int | None) -> N
     admitted(d, [insists])
     assert d.next(50.0) is insists
     assert (len(d), d.running, d.queued_bytes) == (0, 0, 0)
+
+
+def test_one_that_insists_and_hardly_can_be_on_time_steps_aside_for_those_who_can() -> None:
+    d = dispatcher()
+    insists, other = admitted(d, [job(100, reject=True), job(130, reject=True)])
+    (before,) = admitted(d, [job(90)])
+    assert assigned(d, 0.0).job is before
+    finished(d, Assignment(before, 3, "fits", 97.0, 2.0, 2.5), 99.0)
+    assert assigned(d, 99.0).job is other  # a millisecond is left, and the fastest takes two
+    assert (len(d), d.queued_bytes) == (1, insists.size_bytes)
+    assert d.next(100.0) is insists
+    assert (len(d), d.queued_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_it_runs_where_nobody_else_hurries(others: int) -> None:
+    d = dispatcher()
+    (before,) = admitted(d, [job(90)])
+    insists = job(100, reject=True)
+    admitted(d, [insists, *(job(None) for _ in range(others))])
+    assert assigned(d, 0.0).job is before
+    finished(d, Assignment(before, 3, "fits", 97.0, 2.0, 2.5), 99.0)
+    assert assigned(d, 99.0).job is insists
 
 
 @pytest.mark.parametrize("pinned", range(4))

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -82,6 +83,17 @@ def test_sigterm_drains(own_store: Path, state_dir: Path) -> None:
             assert "shutting down" in answer.json()["detail"]
             assert http.post("/v1/classify", content=GOOD).status_code == 200
         assert server.process.wait(timeout=20) == 0
+
+
+def test_a_connection_that_rested_is_used_again(client: httpx.Client) -> None:
+    """Servers commonly close after 5 s, and a proxy's next request finds the connection closing."""
+    assert client.get("/livez").is_success
+    with client.stream("GET", "/livez") as answer:
+        stream = answer.extensions["network_stream"]
+        answer.read()
+    time.sleep(5.5)
+    assert not stream.get_extra_info("is_readable")  # it would be, by the end of the connection
+    assert client.get("/livez").is_success
 
 
 def test_a_key_is_asked_for_where_one_is_set(own_store: Path, state_dir: Path) -> None:
