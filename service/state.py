@@ -112,10 +112,16 @@ class Service:
         variants = catalog.variants()
         if not variants:
             self.phase = "failed"
-            log.error(
-                "the store %s has no variant that can serve; fill it: model-store pull imagenet --store %s",
-                self.settings.store, self.settings.store,
-            )  # fmt: skip
+            if catalog.refused:
+                log.error(
+                    "none of the %d variants of %s can serve: each is named above with the reason",
+                    len(catalog.refused), self.settings.store,
+                )  # fmt: skip
+            else:
+                log.error(
+                    "the store %s has no variants; fill it: model-store pull imagenet --store %s",
+                    self.settings.store, self.settings.store,
+                )  # fmt: skip
             return
         if self.phase == "starting":  # not when SIGTERM came first
             self.phase = "ready"

@@ -45,6 +45,28 @@ def test_an_empty_store_is_alive_not_ready_and_says_what_to_do(tmp_path: Path) -
     assert "model-store pull imagenet" in log.read_text()
 
 
+def test_a_store_of_which_nothing_can_serve_does_not_ask_for_more_variants(
+    own_store: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with running_server(
+        own_store, tmp_path / "state", wait_ready=False, log=log, memory_limit_mb="100"
+    ) as server:
+        wait_until_it_has_failed(server.base_url)
+        for variant in httpx.get(f"{server.base_url}/v1/variants").json()["variants"]:
+            assert "MOBILENET_MEMORY_LIMIT_MB" in variant["problem"]
+    written = log.read_text()
+    assert f"none of the {len(IDS)} variants of {own_store} can serve" in written
+    assert "model-store pull" not in written
+
+
+def wait_until_it_has_failed(base_url: str) -> None:
+    ends = time.monotonic() + 60
+    while "could not start" not in httpx.get(f"{base_url}/readyz").text:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
 def test_the_device_is_measured_once(own_store: Path, tmp_path: Path) -> None:
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     for log in logs:
