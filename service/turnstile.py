@@ -10,6 +10,9 @@ from service.clock import now_ms
 
 _FIRST_TURN_MS = 0.5  # before any was seen
 _SMOOTHING = 0.1
+# A turn of more than so many times the mean was stalled: were it believed, those who come next would be
+# refused though hardly anybody is ahead of them.
+_STALLED = 4.0
 
 
 class TooFarBehind(Exception):
@@ -59,7 +62,8 @@ class Turnstile:
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         now = self._clock()
-        self._turn_ms += _SMOOTHING * (now - self._turned - self._turn_ms)
+        turn_ms = min(now - self._turned, _STALLED * self._turn_ms)
+        self._turn_ms += _SMOOTHING * (turn_ms - self._turn_ms)
         self._turned = now
         while self._waiting:
             turn = self._waiting.pop(0)[2]

@@ -94,6 +94,22 @@ def test_who_would_be_let_in_too_late_is_told_at_once() -> None:
     asyncio.run(burst())
 
 
+def test_after_a_stall_nobody_is_refused_for_it() -> None:
+    now = 0.0
+
+    async def stalled() -> None:
+        nonlocal now
+        turnstile, passed = Turnstile(lambda: now), list[float]()
+        await turnstile.enter(0.0)
+        now += 5000  # the machine did something else
+        await asyncio.sleep(0)
+        await turnstile.enter(now)
+        await asyncio.gather(*(_pass(turnstile, now + 15, passed, now + 15) for _ in range(10)))
+        assert len(passed) == 10
+
+    asyncio.run(stalled())
+
+
 def test_who_gave_up_holds_nobody_back() -> None:
     async def burst() -> list[float]:
         turnstile, passed = Turnstile(), list[float]()
