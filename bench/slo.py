@@ -10,7 +10,6 @@ With `--base-url` only our policy is replayed, against a server that runs alread
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import uvloop
 
 from bench import simulator, slo_report
 from bench.clairvoyant import upper_bound
@@ -165,13 +165,13 @@ class Bench:
             wishes = [f"latency_budget_ms={budget}", "on_miss=reject"] if budgets else []
             query = "&".join([*wishes, *([f"variant={pinned}"] if pinned else []), "top_k=1"])
             requests.append(Request(float(at), float(budget), query, self._photos[picture]))
-        return asyncio.run(replay(self._base_url, requests))
+        return uvloop.run(replay(self._base_url, requests))
 
     def _flood(self, variant: str) -> float:
         """Requests a second of one variant, from the time that 200 requests at once take."""
         n = len(self._photos)
         requests = [Request(0, 1e9, f"variant={variant}", self._photos[i % n]) for i in range(200)]
-        answers = asyncio.run(replay(self._base_url, requests))
+        answers = uvloop.run(replay(self._base_url, requests))
         return len(requests) / (max(a.total_ms for a in answers) / 1e3)
 
     def _idle_ms(self) -> simulator.Floats:
