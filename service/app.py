@@ -1,8 +1,8 @@
 """The service, put together. The one page to read first.
 
-A request's way: `RequestContext` stamps its arrival, the `Turnstile` lets it in, a route reads the body
-within the limits, one `Job` enters the scheduler's deadline queue, a worker picks the variant by the time
-that is left, decodes straight to its size and runs it, and the route answers.
+A request's way: `RequestContext` stamps its arrival, `ShortWay` finds its route, the `Turnstile` lets it in,
+the route reads the body within the limits, one `Job` enters the scheduler's deadline queue, a worker picks
+the variant by the time that is left, decodes straight to its size and runs it, and the route answers.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from service.middleware import RequestContext
 from service.raw_runs import RawRuns
 from service.responses import on_http_exception, on_invalid_parameters, on_problem
 from service.routes import catalog, classify, demo, face_attributes, health, metrics, open_inference
+from service.routes.direct import ShortWay
 from service.settings import Settings
 from service.state import Service
 
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.raw_runs = RawRuns()
+    app.add_middleware(ShortWay, routes=[*classify.router.routes, *face_attributes.router.routes])
     app.add_middleware(RequestContext)
     app.add_exception_handler(errors.Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)

@@ -46,9 +46,10 @@ class Metrics:
         self._cancelled = Counter(
             "mobilenet_cancelled", "Clients that left while waiting or running", ["stage"], registry=registry
         )
-        self._phases = Histogram(
+        phases = Histogram(
             "mobilenet_phase_seconds", "Time of each phase", ["phase"], buckets=_BUCKETS_S, registry=registry
         )
+        self._phases = {phase: phases.labels(phase) for phase in get_args(Phase)}
         self._length = Gauge(
             "mobilenet_queue_length", "Pictures that wait", registry=registry, multiprocess_mode="livesum"
         )
@@ -106,8 +107,8 @@ class Metrics:
 
     def served(self, outcome: "Outcome[Any]", met: bool) -> None:
         self._answers.labels(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()
-        for phase in get_args(Phase):
-            self._phases.labels(phase).observe(getattr(outcome, f"{phase}_ms") / 1e3)
+        for phase, histogram in self._phases.items():
+            histogram.observe(getattr(outcome, f"{phase}_ms") / 1e3)
 
     def refused(self, reason: Refusal) -> None:
         self._refusals.labels(reason).inc()

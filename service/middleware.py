@@ -1,10 +1,9 @@
 """Pure ASGI: stamps each request's arrival, names it, and turns bugs into a problem."""
 
 import logging
+import random
 import re
-import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
@@ -13,7 +12,22 @@ from service.responses import problem_response
 
 log = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_HEADER = b"x-request-id"
+# Anything else could smuggle lines into logs.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            return value.decode() if _REQUEST_ID.fullmatch(value) else None
+    return None
+
+
+def _new_id() -> str:
+    """A name and no secret. The system's random numbers would be a call that lets other threads take the
+    interpreter."""
+    return f"{random.getrandbits(128):032x}"
 
 
 class RequestContext:
@@ -27,9 +41,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         arrival = now_ms()
-        given = Headers(scope=scope).get("x-request-id", "")
-        # Anything else could smuggle lines into logs.
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = _given_id(scope) or _new_id()
         scope.setdefault("state", {}).update(arrival=arrival, request_id=request_id)
         started = False
 
@@ -37,7 +49,7 @@ class RequestContext:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
             await send(message)
 
         try:

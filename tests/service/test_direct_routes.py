@@ -1,0 +1,89 @@
+"""The short way to the routes that FastAPI only describes."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import errors
+from service.middleware import RequestContext
+from service.routes.direct import DirectRoute, ShortWay
+
+router = APIRouter(route_class=DirectRoute)
+
+
+@router.post("/echo")
+async def echo(request: Request) -> Response:
+    if b"bad" in await request.body():
+        raise errors.MalformedRequest("bad words")
+    return Response(await request.body())
+
+
+class LongWay:
+    """Between the short way and FastAPI: counts what comes by."""
+
+    seen: list[str]
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        LongWay.seen = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            LongWay.seen.append(f"{scope['method']} {scope['path']}")
+        await self._app(scope, receive, send)
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(LongWay)
+    app.add_middleware(ShortWay, routes=router.routes)
+    app.add_middleware(RequestContext)
+    app.include_router(router)
+    return app
+
+
+def ask(app: ASGIApp, method: str, path: str, **request: Any) -> httpx.Response:
+    async def run() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.request(method, path, **request)
+
+    return asyncio.run(run())
+
+
+def test_a_direct_route_is_served_before_fastapi_looks_for_one(app: FastAPI) -> None:
+    answer = ask(app, "POST", "/echo", content=b"abc")
+    assert (answer.status_code, answer.content) == (200, b"abc")
+    assert len(answer.headers["X-Request-ID"]) == 32
+    assert LongWay.seen == []
+
+
+def test_its_problems_are_told_as_those_of_all_routes(app: FastAPI) -> None:
+    answer = ask(app, "POST", "/echo", content=b"bad", headers={"X-Request-ID": "till-7"})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "bad words"
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"] == "till-7"
+    assert LongWay.seen == []
+
+
+def test_other_methods_and_addresses_take_the_long_way(app: FastAPI) -> None:
+    assert ask(app, "GET", "/echo").status_code == 405
+    assert ask(app, "POST", "/echo/").status_code == 307
+    assert ask(app, "POST", "/other").status_code == 404
+    assert LongWay.seen == ["GET /echo", "POST /echo/", "POST /other"]
+
+
+def test_under_a_path_of_another_application_the_long_way_leads_there_too(app: FastAPI) -> None:
+    outer = FastAPI()
+    outer.mount("/cats", app)
+    assert ask(outer, "POST", "/cats/echo", content=b"abc").content == b"abc"
+    assert LongWay.seen == ["POST /cats/echo"]
+
+
+def test_it_is_described(app: FastAPI) -> None:
+    assert "post" in ask(app, "GET", "/openapi.json").json()["paths"]["/echo"]
