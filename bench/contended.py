@@ -40,6 +40,9 @@ _ANSWER_MS, _WRITE_MS, _REFUSE_MS = 0.45, 0.2, 0.35
 _SEND_MS, _RECEIVE_MS = 0.3, 0.25
 # A worker's, besides decoding and inference; and what remains to it of a core on which another thread runs.
 _HANDOVER_MS, _SHARE = 0.15, 0.2
+# The same of one that runs ahead of a worker, on an else idle core and on one with a thread; the worker
+# has the rest.
+_SHARE_AHEAD, _SHARE_AHEAD_BESIDE = 0.8, 0.4
 
 # One network of each width, with what inference takes between other work (medians, milliseconds).
 FAMILY = Family(
@@ -98,7 +101,7 @@ class _Machine:
     def __init__(self, family: Family, load: Workload) -> None:
         self._family, self._load = family, load
         self._dispatcher = Dispatcher(
-            LatencyEstimates(family.profile(CORES)), CORES, max_length=64, max_bytes=1 << 40
+            LatencyEstimates(family.profile(CORES)), CORES, max_length=64, max_bytes=1 << 40, preempts=True
         )
         self._expected = {
             decode: [Expected(*pair) for pair in zip(family.keys, *self._costs(decode), strict=True)]
@@ -106,6 +109,7 @@ class _Machine:
         }
         self._loop, self._callers = _Thread(0), _Thread(1)
         self._workers: list[_Running | None] = [None] * CORES  # each on the core of its number
+        self._ahead: tuple[int, _Running] | None = None  # and the core of who is held up
         self.result = Result(requests=len(load.arrivals))
 
     def _costs(self, decode_ms: float) -> tuple[list[float], tuple[float, ...]]:
@@ -125,7 +129,8 @@ class _Machine:
         return self.result
 
     def _idle(self) -> bool:
-        return self._loop.idle and self._callers.idle and not any(self._workers)
+        workers = any(self._workers) or self._ahead is not None
+        return self._loop.idle and self._callers.idle and not workers
 
     def _step(self, now: float) -> None:
         taken = [False] * CORES
@@ -133,14 +138,25 @@ class _Machine:
             if not thread.idle:
                 thread.core = self._placed(thread.core, taken)
                 taken[thread.core] = True
+        left = [_SHARE if each else 1.0 for each in taken]
+        if self._ahead is not None:
+            core, ahead = self._ahead
+            share = _SHARE_AHEAD_BESIDE if taken[core] else _SHARE_AHEAD
+            ahead.left_ms -= _STEP_MS * share
+            left[core] *= 1 - share
         for core, work in enumerate(self._workers):
             if work is not None:
-                work.left_ms -= _STEP_MS * (_SHARE if taken[core] else 1.0)
+                work.left_ms -= _STEP_MS * left[core]
         for thread in (self._loop, self._callers):
             thread.run(now)
         for core, work in enumerate(self._workers):
             if work is not None and work.left_ms <= 0:
-                self._complete(core, work, now + _STEP_MS)
+                self._workers[core] = None
+                self._complete(work, now + _STEP_MS)
+                self._start(core, now + _STEP_MS)
+        if self._ahead is not None and self._ahead[1].left_ms <= 0:
+            done, self._ahead = self._ahead[1], None
+            self._complete(done, now + _STEP_MS)
 
     def _placed(self, core: int, taken: Sequence[bool]) -> int:
         """The core where it last ran, unless that is in use and another is not, as the kernel does it."""
@@ -180,6 +196,11 @@ class _Machine:
             self.result.refused += 1
             self._reply(_REFUSE_MS)
             return
+        ahead = self._dispatcher.next_ahead()
+        if ahead is not None:
+            jobs = [work.assignment.job if work is not None else None for work in self._workers]
+            self._ahead = jobs.index(ahead.ahead_of), self._running(ahead, now)
+            return
         for core, work in enumerate(self._workers):
             if work is None:
                 self._start(core, now)
@@ -193,17 +214,18 @@ class _Machine:
                 self._reply(_REFUSE_MS)
                 continue
             if taken is not None:
-                service = taken.job.expected[taken.index].service_ms * self._load.noise[taken.job.payload]
-                self._workers[core] = _Running(taken, now, service + _HANDOVER_MS)
+                self._workers[core] = self._running(taken, now)
             return
 
-    def _complete(self, core: int, work: _Running, now: float) -> None:
-        self._workers[core] = None
+    def _running(self, taken: Assignment, now: float) -> _Running:
+        service = taken.expected.service_ms * self._load.noise[taken.job.payload]
+        return _Running(taken, now, service + _HANDOVER_MS)
+
+    def _complete(self, work: _Running, now: float) -> None:
         expected = work.assignment.job.expected[work.assignment.index]
         took = (now - work.since) / expected.service_ms
         self._dispatcher.finish(work.assignment, now, expected.inference_ms * took)
         self._loop.post(_ANSWER_MS, lambda answered: self._answer(work.assignment, now, answered))
-        self._start(core, now)
 
     def _answer(self, done: Assignment, ended: float, now: float) -> None:
         self._dispatcher.answered(now - ended)

@@ -22,6 +22,8 @@ from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
 
+# Of a core, for what runs ahead of a worker that has started; the worker has the rest.
+_SHARE_AHEAD = 0.8
 BUDGETS_MS = (15.0, 30.0, 60.0, 120.0, 250.0)
 Floats = npt.NDArray[np.float64]
 
@@ -150,7 +152,7 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
     estimates = LatencyEstimates(family.profile(workers))
     plans = family.plans(workers)
     top1 = [accuracy for _, accuracy, _, _ in plans]
-    dispatcher = Dispatcher(estimates, workers, max_length=256, max_bytes=1 << 40)
+    dispatcher = Dispatcher(estimates, workers, max_length=256, max_bytes=1 << 40, preempts=True)
     decode_classes = {
         ms: [Expected(key, ms, inference, threads) for key, _, inference, threads in plans]
         for ms in np.unique(load.decode_ms).tolist()
@@ -175,6 +177,20 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
             heapq.heappush(ends, (now + service, serial, taken, expected.inference_ms * factor))
             serial += 1
 
+    def run_ahead(now: float) -> None:
+        """One in a hurry has most of a core, and who is held up the rest."""
+        nonlocal serial
+        taken = dispatcher.next_ahead()
+        assert taken is not None
+        expected, factor = taken.expected, noise[taken.job.payload]
+        service = expected.service_ms * factor
+        for i, (end, number, run, inference) in enumerate(ends):
+            if run.job is taken.ahead_of:
+                ends[i] = (end + service, number, run, inference)
+        ends.append((now + service / _SHARE_AHEAD, serial, taken, expected.inference_ms * factor))
+        heapq.heapify(ends)
+        serial += 1
+
     def complete() -> None:
         end, _, done, inference = heapq.heappop(ends)
         dispatcher.finish(done, end, inference)
@@ -197,6 +213,8 @@ def simulate(family: Family, load: Workload, *, workers: int = 2, reject: bool =
         job = Job(decode_classes[decode], top1, arrival, deadline, reject_late=reject, payload=i)
         if dispatcher.admit(job, arrival) is not None:
             result.refused += 1
+        elif dispatcher.hurries:
+            run_ahead(arrival)
         elif dispatcher.running < workers:
             dispatch(arrival)
     while ends:

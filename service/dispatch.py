@@ -4,14 +4,16 @@ The scheduler drives it with real time under its lock, the simulator with virtua
 milliseconds of one monotonic clock, whichever the caller has.
 """
 
-import bisect
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 
 from service import planner, sharing
+from service.deadline_queue import DeadlineQueue
 from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS, Costs, Expected, LatencyEstimates, fastest
+from service.running import Running
 from service.schemas import Decision
 
 # A request without a budget is due as if it had this one: after those in a hurry, but not for ever.
@@ -30,22 +32,37 @@ _EACH_MS = 2.8
 # What waits ahead may take so many times as long as expected: it is a burst that makes a queue long, and a
 # burst takes the workers' cores too.
 _AHEAD = 1.15
+# Of what those in a hurry lose by finding no worker free, so much is left where they may run ahead of others:
+# one at a time can, with a part of a core, so that it has to be content with less.
+_STILL_LOST = 0.3
+# Within so many times its bound a variant is surely in time.
+_SURELY = 1.5
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
 
 
 class Dispatcher:
-    """Jobs that wait, earliest due first, and what the workers are at."""
+    """Jobs that wait, earliest due first, and what the workers are at.
 
-    def __init__(self, estimates: LatencyEstimates, workers: int, *, max_length: int, max_bytes: int) -> None:
+    With `preempts` there is a thread more than workers, which the system prefers to them: one in a hurry may
+    run on it ahead of what has started and has time, when all workers are busy.
+    """
+
+    def __init__(
+        self,
+        estimates: LatencyEstimates,
+        workers: int,
+        *,
+        max_length: int,
+        max_bytes: int,
+        preempts: bool = False,
+    ) -> None:
         self.estimates = estimates
         self.workers = workers
-        self._max_length, self._max_bytes = max_length, max_bytes
-        self._queue: list[tuple[float, int, Job]] = []
-        self._order = itertools.count()
-        self._bytes = 0
-        self._running: dict[Job, float] = {}  # when each is expected to free its worker
-        self._exclusive = False  # what runs keeps all workers
+        self._preempts = preempts
+        self._queue = DeadlineQueue(max_length, max_bytes)
+        self._running = Running(workers)
+        self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
         self._arrivals = sharing.Arrivals(workers)
         self._shares = sharing.FairShares()
@@ -56,16 +73,12 @@ class Dispatcher:
 
     @property
     def queued_bytes(self) -> int:
-        return self._bytes
+        return self._queue.size_bytes
 
     @property
     def running(self) -> int:
+        """Workers that are at something."""
         return len(self._running)
-
-    @property
-    def _busy(self) -> int:
-        """Workers that are at something, or kept free for the threads of what runs."""
-        return self.workers if self._exclusive else len(self._running)
 
     def idle_fastest_ms(self, job: Job, now: float) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
@@ -77,8 +90,9 @@ class Dispatcher:
         return least
 
     def admit(self, job: Job, now: float) -> Refusal | None:
-        """Queues the job, or tells why not: a limit is reached, or the job insists on its deadline
-        (`reject_late`) and the queue would make it, or others that were admitted, miss."""
+        """Queues the job, or has it run at once (see `next_ahead`), or tells why not: a limit is reached, or
+        the job insists on its deadline (`reject_late`) and the queue would make it, or others that were
+        admitted, miss."""
         if job.pinned is None:
             # Both by the profile: what was learned of two plans at different times may change their order.
             job.fastest = fastest(job.expected)
@@ -95,16 +109,18 @@ class Dispatcher:
         hopeful = len(chances) > 0
         if hopeful:
             self._arrivals.came(now, chances, self.estimates.bound_ms(job.expected[0]))
+            if self._preempt(job, now):
+                return None
         refusal = self._refusal(job, now)
         if refusal is None:
-            self._push(job)
+            self._queue.push(job)
         elif hopeful:
             self._lose(job, job.top1[job.frontier[0]], now)
             self._shares.take(self._arrivals.share_ms(now), 0.0)  # what it leaves is for others
         return refusal
 
     def _refusal(self, job: Job, now: float) -> Refusal | None:
-        if len(self._queue) >= self._max_length or self._bytes + job.size_bytes > self._max_bytes:
+        if not self._queue.has_room(job.size_bytes):
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
             return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._work_ms(job))
         if not job.reject_late or job.deadline is None:
@@ -120,12 +136,13 @@ class Dispatcher:
     def _at_once(self) -> bool:
         """With an idle worker for each that waits and one more, they are about to be taken: nobody is held
         up."""
-        return len(self._queue) + self._busy < self.workers
+        return len(self._queue) + self._running.busy < self.workers
 
     @property
     def _others_hurry(self) -> bool:
         """Whether one waits that can lose by waiting on."""
-        return bool(self._queue) and self._queue[0][2].deadline is not None and not self._queue[0][2].late
+        first = self._queue.first
+        return first is not None and first.deadline is not None and not first.late
 
     def _believed(self, now: float) -> bool:
         """Were estimates believed for ever, nothing might run any more that could correct them."""
@@ -137,13 +154,13 @@ class Dispatcher:
         forlorn: list[Job] = []
         found = self._next(now, forlorn)
         for job in forlorn:
-            self._push(job)
+            self._queue.push(job)
         return found
 
     def _next(self, now: float, forlorn: list[Job]) -> Assignment | Job | None:
         """Puts those aside that are more likely late than not, while others wait who could use the worker."""
-        while self._queue and not self._exclusive:
-            job = self._pop()
+        while self._queue and not self._running.exclusive:
+            job = self._queue.pop()
             if job.deadline is None or job.late:
                 return self._assign_patient(job, now)
             costs = self.estimates.costs(job.expected)
@@ -161,7 +178,7 @@ class Dispatcher:
                     # It cannot be on time any more, while others can: they go first.
                     job.late = True
                     job.due = job.deadline + LATE_PATIENCE_MS
-                    self._push(job)
+                    self._queue.push(job)
                     continue
             if job.pinned is not None:
                 return self._assign_patient(job, now)
@@ -172,6 +189,18 @@ class Dispatcher:
             self._lose(job, choice.lost, now)
             return self._assign(job, choice.index, choice.decision, now)
         return None
+
+    @property
+    def hurries(self) -> bool:
+        """There is something to run ahead of what the workers are at."""
+        return self._hurries
+
+    def next_ahead(self) -> Assignment | None:
+        """What the thread that goes before the workers shall do: what was just admitted and cannot wait."""
+        if not self._hurries:
+            return None
+        self._hurries = False
+        return self._running.ahead
 
     def finish(
         self,
@@ -184,13 +213,18 @@ class Dispatcher:
         """The worker is free again; `inference_ms` is None when the job failed and teaches nothing.
 
         `expected` is what the profile expects of what there was to do, where that was not known before, and
-        `load_ms` the time that went into loading, which teaches nothing about the rest.
+        `load_ms` the time that went into loading, which teaches nothing about the rest. Nor does a run that
+        was held up.
         """
-        self._running.pop(done.job, None)
+        service_ms = now - done.started - load_ms
         self._ran_last = now
-        self._exclusive = False  # what keeps all workers runs alone
-        if inference_ms is not None:
-            self.estimates.observe(expected or done.expected, now - done.started - load_ms, inference_ms)
+        self._running.end(done)
+        if inference_ms is None:
+            return
+        if done.ahead_of is not None:
+            self.estimates.observe_ahead(expected or done.expected, service_ms)
+        elif not done.job.held_up_ms:
+            self.estimates.observe(expected or done.expected, service_ms, inference_ms)
 
     def answered(self, delay_ms: float) -> None:
         """An answer starts to leave, so long after its worker was done."""
@@ -198,23 +232,7 @@ class Dispatcher:
 
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""
-        at = bisect.bisect_left(self._queue, (job.due, -1))
-        while at < len(self._queue) and self._queue[at][0] == job.due:
-            if self._queue[at][2] is job:
-                del self._queue[at]
-                self._bytes -= job.size_bytes
-                return True
-            at += 1
-        return False
-
-    def _push(self, job: Job) -> None:
-        bisect.insort(self._queue, (job.due, next(self._order), job))
-        self._bytes += job.size_bytes
-
-    def _pop(self) -> Job:
-        job = self._queue.pop(0)[2]
-        self._bytes -= job.size_bytes
-        return job
+        return self._queue.remove(job)
 
     def _allowed(self, job: Job) -> list[Expected]:
         return job.expected if job.pinned is None else [job.expected[job.pinned]]
@@ -240,11 +258,53 @@ class Dispatcher:
         share = self._arrivals.share_ms(now)
         # Where there is room for the best, what is promised to those who come meanwhile is surer.
         roomy = share >= _ROOM * estimates.work_ms(job.expected[0])
-        self._running[job] = now + work + (bound - median if roomy else 0.0)
-        self._exclusive = expected.threads > 1
+        assignment = Assignment(job, index, decision, now, median, bound, expected.load_ms)
+        self._running.start(assignment, now + work + (bound - median if roomy else 0.0))
         self._shares.take(share, work * expected.threads)
         self._price.worked(work * expected.threads, now)
-        return Assignment(job, index, decision, now, median, bound, expected.load_ms)
+        return assignment
+
+    def _preempt(self, job: Job, now: float) -> bool:
+        """Whether the job shall run ahead of one that has started and has the most time to spare: where it
+        would lose much by waiting, and nobody waits who is due before it."""
+        first = self._queue.first
+        if not self._preempts or self._running.ahead is not None or job.deadline is None:
+            return False
+        if len(self._running) < self.workers or (first is not None and first.due < job.due):
+            return False
+        allowed = self._allowed(job)
+        slack, wait = self._slack(job, now), min(self._running.free_ms(now))
+        if wait + _SURELY * self.estimates.bound_ms(allowed[0]) <= slack:
+            return False  # it has time for the best
+        other = self._running.most_spare()
+        if other.spare_ms <= 0:
+            return False
+        costs = self.estimates.costs(allowed)
+        ahead = self.estimates.costs_ahead(costs)
+        top1 = job.top1 if job.pinned is None else [job.top1[job.pinned]]
+        choose = functools.partial(planner.choose_ahead, ahead, costs, top1, slack, wait, other.spare_ms)
+        if choose() is None:  # before the prices, which take more time to tell
+            return False
+        chosen = choose(self._prices(costs, alone=False, now=now))
+        if chosen is None:
+            return False
+        decision: Decision = "pinned"
+        if job.pinned is None:
+            idle = planner.choose(costs, top1, job.fastest, slack, slack).index
+            decision = "fits" if chosen == idle else "degraded"
+            self._lose(job, top1[idle] - top1[chosen], now)
+        index = chosen if job.pinned is None else job.pinned
+        work = costs.works_ms[chosen]
+        other.hold_up(ahead.holds_ms[chosen])
+        self._shares.take(self._arrivals.share_ms(now), work)
+        self._price.worked(work, now)
+        self._running.ahead = Assignment(
+            job, index, decision, now,
+            median_ms=ahead.medians_ms[chosen], bound_ms=ahead.bounds_ms[chosen],
+            load_ms=job.expected[index].load_ms, ahead_of=other.assignment.job,
+        )  # fmt: skip
+        self._hurries = True
+        return True
 
     def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
         """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
@@ -266,7 +326,7 @@ class Dispatcher:
             return math.inf  # nobody to step aside for, whatever came before
         ends = now + self.estimates.answer_bound_ms
         slacks = [self._slack(job, ends)]
-        for _, _, other in self._queue[:_LOOK_AHEAD]:
+        for other in itertools.islice(self._queue, _LOOK_AHEAD):
             if other.deadline is not None and not other.late:
                 slacks.append(other.deadline - ends)
         fastest_ms = costs.bounds_ms[job.fastest] - self.estimates.answer_bound_ms
@@ -286,7 +346,7 @@ class Dispatcher:
         """What each plan costs the others, in accuracy: those that there are, for the work, and those in a
         hurry that may come while no worker is free. None where nobody pays; only where the job is `alone` may
         a plan keep all workers."""
-        others = sorted(self._free_ms(now))[1:]  # one is the worker that is about to run it
+        others = sorted(self._running.free_ms(now))[1:]  # one is the worker that is about to run it
         until_next = others[0] if others else math.inf
         price = self._price.per_ms(now)
         if price == 0 and until_next == 0 and not (alone and math.inf in costs.works_ms):
@@ -300,22 +360,16 @@ class Dispatcher:
                 prices.append(price * self.workers * bound)
                 blocked.append(bound if alone else 0.0)
         losses = self._arrivals.losses(blocked)
-        return [paid + lost for paid, lost in zip(prices, losses, strict=True)]
+        share = _STILL_LOST if self._preempts else 1.0
+        return [paid + share * lost for paid, lost in zip(prices, losses, strict=True)]
 
     def _slack(self, job: Job, now: float) -> float:
         return math.inf if job.deadline is None else job.deadline - now
 
-    def _free_ms(self, now: float) -> list[float]:
-        """After how long each worker is expected to be free."""
-        busy = [max(0.0, end - now) for end in self._running.values()]
-        if self._exclusive:
-            return busy * self.workers
-        return busy + [0.0] * (self.workers - len(busy))
-
     def _backlog_ms(self, now: float) -> float:
         """How long the workers need for all that waits."""
-        work = sum(self._work_ms(job) for _, _, job in self._queue)
-        return (work + sum(self._free_ms(now))) / self.workers
+        work = sum(map(self._work_ms, self._queue))
+        return (work + sum(self._running.free_ms(now))) / self.workers
 
     def _work_ms(self, job: Job) -> float:
         """What a waiting job will be under load."""
@@ -323,10 +377,10 @@ class Dispatcher:
 
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
-        at = bisect.bisect_right(self._queue, job.due, key=lambda entry: entry[0])
-        ahead_ms = (_AHEAD * self._work_ms(other) for _, _, other in self._queue[:at])
-        behind = (self._demand(other, now) for _, _, other in self._queue[at:] if not other.late)
-        return planner.lateness_ms(self._demand(job, now), self._free_ms(now), ahead_ms, behind)
+        at, others = self._queue.ahead(job.due), list(self._queue)
+        ahead_ms = (_AHEAD * self._work_ms(other) for other in others[:at])
+        behind = (self._demand(other, now) for other in others[at:] if not other.late)
+        return planner.lateness_ms(self._demand(job, now), self._running.free_ms(now), ahead_ms, behind)
 
     def _demand(self, job: Job, now: float) -> planner.Demand:
         fastest_ms = self.estimates.bound_ms(job.expected[job.fastest])

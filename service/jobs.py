@@ -34,6 +34,7 @@ class Job:
     frontier: list[int] = field(default_factory=list)
     due: float = 0.0
     late: bool = field(default=False)
+    held_up_ms: float = 0.0  # by one in a hurry that was run ahead of it after it had started
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Assignment:
     """A job that a worker shall run now by plan `index`.
 
     `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
-    all, take no longer. `load_ms` of it goes into bringing the plan into memory.
+    all, take no longer. `load_ms` of it goes into bringing the plan into memory. `ahead_of` is who runs
+    already and is held up for it; None where a worker was free.
     """
 
     job: Job
@@ -51,6 +53,7 @@ class Assignment:
     median_ms: float
     bound_ms: float
     load_ms: float = 0.0
+    ahead_of: Job | None = None
 
     @property
     def expected(self) -> Expected:

@@ -36,6 +36,8 @@ _ENOUGH = 16  # observations before a window is believed
 _STALE = 256  # observations of others after which a window tells nothing of the present
 _ANY = ImageHeader("", 0, 0, 0)  # what cutting a face costs does not depend on the picture
 _UNKNOWN_SPREAD = 1.25  # of the profile's median, before anything was learned
+# How many times longer one takes that is run ahead of another, before any was: it has most of a core.
+_AHEAD = 1.25
 # The same with several threads, before the plan itself has run: whatever wants a core for a moment delays it.
 _UNKNOWN_PARALLEL_SPREAD = 1.6
 
@@ -83,6 +85,15 @@ class Costs(NamedTuple):
     works_ms: Sequence[float]
     medians_ms: Sequence[float]
     bounds_ms: Sequence[float]
+
+
+class Ahead(NamedTuple):
+    """Of the same plans, where they are run ahead of a request that has started: the time to the start of the
+    answer, in the median and as `LATE_AT_BOUND` of all exceed it, and for how long that one is held up."""
+
+    medians_ms: Sequence[float]
+    bounds_ms: Sequence[float]
+    holds_ms: Sequence[float]
 
 
 class Loadable(Protocol):
@@ -153,6 +164,7 @@ class LatencyEstimates:
         self._live = {key: _Live() for key in profile.inference}  # and of plans of several, once they run
         self._all = _Live(fresh_until=math.inf)
         self._answer = QuantileWindow(ANSWER_MS, _ANSWERS, math.inf)  # in ms
+        self._ahead = QuantileWindow(_AHEAD)  # to what the same takes on a core of its own
         self._count = 0
 
     def expected(
@@ -226,6 +238,22 @@ class LatencyEstimates:
             medians.append(median)
             bounds.append(bound)
         return Costs(works, medians, bounds)
+
+    def costs_ahead(self, costs: Costs) -> Ahead:
+        """Of the same plans, run ahead of a request that has started, on the core that this one keeps to some
+        part. What needs all workers cannot."""
+        ratio, answer = self._ahead, self._answer
+        excess, answer_excess = ratio.bound - ratio.median, answer.bound - answer.median
+        medians, bounds, holds = [], [], []
+        for work in costs.works_ms:
+            medians.append(work * ratio.median + answer.median)
+            bounds.append(medians[-1] + math.hypot(work * excess, answer_excess))
+            holds.append(work * ratio.bound)
+        return Ahead(medians, bounds, holds)
+
+    def observe_ahead(self, expected: Expected, service_ms: float) -> None:
+        """Learns from one run ahead of another request."""
+        self._ahead.add(service_ms / (expected.service_ms * self._present(expected.key).service.median))
 
     def observe(self, expected: Expected, service_ms: float, inference_ms: float) -> None:
         """Learns from one run of a worker."""

@@ -46,6 +46,11 @@ class Metrics:
         self._cancelled = Counter(
             "mobilenet_cancelled", "Clients that left while waiting or running", ["stage"], registry=registry
         )
+        self._preempted = Counter(
+            "mobilenet_preemptions",
+            "Pictures in a hurry, run ahead of one that had started",
+            registry=registry,
+        )
         phases = Histogram(
             "mobilenet_phase_seconds", "Time of each phase", ["phase"], buckets=_BUCKETS_S, registry=registry
         )
@@ -112,6 +117,9 @@ class Metrics:
 
     def refused(self, reason: Refusal) -> None:
         self._refusals.labels(reason).inc()
+
+    def preempted(self) -> None:
+        self._preempted.inc()
 
     def cancelled(self, stage: Stage) -> None:
         self._cancelled.labels(stage).inc()

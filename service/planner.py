@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from service.latency import LATE_AT_BOUND, Costs
+from service.latency import LATE_AT_BOUND, Ahead, Costs
 from service.schemas import Decision
 
 # An answer that comes too late costs what so many right ones are worth: a budget is a promise, and a little
@@ -19,6 +19,8 @@ from service.schemas import Decision
 BROKEN_PROMISE = 9.0
 # What it has to gain at least to keep all workers from others, though none is there.
 ALL_WORKERS = 0.02
+# What one in a hurry has to gain at least to hold up another that has started.
+HOLD_UP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,33 @@ def choose(
         chosen, chosen_net = fastest, top1[fastest] - (prices[fastest] if prices is not None else 0.0)
     lost = max(0.0, ideal_net - chosen_net)
     return Choice(chosen, "fits" if chosen == idle else "degraded", lost)
+
+
+def choose_ahead(
+    ahead: Ahead,
+    costs: Costs,
+    top1: Sequence[float],
+    slack_ms: float,
+    wait_ms: float,
+    spare_ms: float,
+    prices: Sequence[float] | None = None,
+) -> int | None:
+    """The variant by which to run at once, ahead of a request that has started and has `spare_ms` left; None
+    where that gains less than `HOLD_UP` over waiting `wait_ms` for a worker."""
+    paid = prices if prices is not None else [0.0] * len(top1)
+    waiting, left_ms = 0.0, slack_ms - wait_ms
+    for i, bound in enumerate(costs.bounds_ms):
+        net = top1[i] - paid[i]
+        if bound <= left_ms and net > waiting:  # before the risk, which costs more time to tell
+            waiting = max(waiting, net - _risk(top1[i], costs.medians_ms[i], bound, left_ms))
+    best, chosen = waiting + HOLD_UP, None
+    for i, bound in enumerate(ahead.bounds_ms):
+        net = top1[i] - paid[i]
+        if bound <= slack_ms and net > best and ahead.holds_ms[i] <= spare_ms:
+            net -= _risk(top1[i], ahead.medians_ms[i], bound, slack_ms)
+            if net > best:
+                best, chosen = net, i
+    return chosen
 
 
 def _risk(accuracy: float, median_ms: float, bound_ms: float, slack_ms: float) -> float:

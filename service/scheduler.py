@@ -96,12 +96,16 @@ class _Ticket:
 
 
 class Scheduler:
-    """Worker threads over one dispatcher, each on a CPU of its own where `cpus` has enough."""
+    """Worker threads over one dispatcher, each on a CPU of its own where `cpus` has enough; and one more, for
+    what the dispatcher runs ahead of theirs, which keeps the priority of whoever calls `start`."""
 
     def __init__(self, dispatcher: Dispatcher, metrics: Metrics, cpus: Sequence[int] = ()) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._hurried = threading.Condition(lock)
+        self._cpus: dict[Job, int | None] = {}  # where each of a worker's runs
         self._stopping = False
         self._turnstile = Turnstile()
         own = cpus if len(cpus) >= dispatcher.workers else [None] * dispatcher.workers
@@ -109,6 +113,7 @@ class Scheduler:
             threading.Thread(target=self._work, args=(own[i],), name=f"inference-{i}", daemon=True)
             for i in range(dispatcher.workers)
         ]
+        self._threads.append(threading.Thread(target=self._work_ahead, name="inference-ahead", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -119,6 +124,7 @@ class Scheduler:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+            self._hurried.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -144,7 +150,7 @@ class Scheduler:
                 self._metrics.refused("full" if refusal.full else "late")
                 raise _overloaded(refusal)
             self._tell_queue()
-            self._changed.notify()
+            (self._hurried if self._dispatcher.hurries else self._changed).notify()
         try:
             return await result
         except asyncio.CancelledError:
@@ -202,7 +208,21 @@ class Scheduler:
 
     def _work(self, cpu: int | None) -> None:
         _settle(cpu)
-        while (taken := self._take()) is not None:
+        while (taken := self._take(cpu)) is not None:
+            self._do(taken)
+
+    def _work_ahead(self) -> None:
+        """On the CPU of who is held up: the other workers go on."""
+        anywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        while True:
+            with self._changed:
+                while (taken := self._dispatcher.next_ahead()) is None:
+                    if self._stopping:
+                        return
+                    self._hurried.wait()
+                cpu = None if taken.ahead_of is None else self._cpus.get(taken.ahead_of)
+            _stay_on(anywhere if cpu is None else {cpu})
+            self._metrics.preempted()
             self._do(taken)
 
     def _do(self, taken: Assignment | Job) -> None:
@@ -223,6 +243,7 @@ class Scheduler:
             result = error
         # First of all, so that a client's next request does not find its last one still running.
         with self._changed:
+            self._cpus.pop(job, None)
             if ran is None:
                 self._dispatcher.finish(taken, now_ms(), None)
             else:
@@ -235,12 +256,14 @@ class Scheduler:
     def _tell_queue(self) -> None:
         self._metrics.waiting(len(self._dispatcher), self._dispatcher.queued_bytes)
 
-    def _take(self) -> Assignment | Job | None:
-        """Waits for work; None once all is done and the scheduler stops."""
+    def _take(self, cpu: int | None) -> Assignment | Job | None:
+        """Waits for work; None once all is done and the scheduler stops. `cpu` is the worker's own."""
         with self._changed:
             while True:
                 taken = self._dispatcher.next(now_ms())
                 if taken is not None:
+                    if isinstance(taken, Assignment):
+                        self._cpus[taken.job] = cpu
                     self._tell_queue()
                     return taken
                 if self._stopping:
@@ -254,14 +277,18 @@ def _settle(cpu: int | None) -> None:
     to the kernel, two workers that wake together share a core for milliseconds while the other idles."""
     lower_priority(WORKER_NICENESS)
     if cpu is not None:
-        with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
-            os.sched_setaffinity(0, {cpu})
+        _stay_on({cpu})
+
+
+def _stay_on(cpus: set[int]) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
+        os.sched_setaffinity(0, cpus)
 
 
 def _serve(submission: Submission[Result], assignment: Assignment) -> Outcome[Result]:
     started = now_ms()
     ran = submission.work.run(assignment)
-    elapsed = assignment.started - submission.arrival
+    elapsed = assignment.started - submission.arrival + assignment.job.held_up_ms
     return Outcome(
         ran=ran,
         task=submission.work.task,

@@ -69,8 +69,10 @@ class Prediction(_Response):
 
 class Latency(_Response):
     budget_ms: float | None = Field(description="None when no budget was given.")
-    predicted_ms: float = Field(description="Expected total when the variant was chosen: the median.")
-    bound_ms: float = Field(description="Expected total that almost all such requests keep.")
+    predicted_ms: float = Field(
+        description="Expected total when the variant was chosen: the median; and what was run ahead since."
+    )
+    bound_ms: float = Field(description="Expected total, likewise, that almost all such requests keep.")
     total_ms: float = Field(description="From the arrival of the request head to this response.")
     receive_ms: float
     queue_ms: float = Field(description="Waiting for a worker, and for a variant that was not in memory.")

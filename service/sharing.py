@@ -40,9 +40,9 @@ class Arrivals:
     """The latest requests that an idle device could have answered in time: how fast they come, and what they
     lose when they find all workers busy.
 
-    An inference is not interrupted. While all workers are at one, a request in a hurry that comes has to wait
-    for the first to end, and is refused or gets a smaller variant where it cannot. How many come so soon
-    after another is counted and not taken from their rate: requests come in bursts.
+    A worker ends what it has started. While all are at something, a request in a hurry that comes has to wait
+    for the first to end, and is refused or gets a smaller variant where it cannot, unless it may run ahead.
+    How many come so soon after another is counted and not taken from their rate: requests come in bursts.
     """
 
     def __init__(self, workers: int) -> None:
@@ -50,7 +50,7 @@ class Arrivals:
         self._times: deque[float] = deque(maxlen=_ARRIVALS)
         # What those that came after each arrival would have lost, by how long workers had to be busy from it
         # on for that: of each and in all.
-        self._lost: deque[list[float]] = deque(maxlen=_ARRIVALS)
+        self._lost: deque[list[tuple[int, float]]] = deque(maxlen=_ARRIVALS)
         self._all_lost = [0.0] * _BINS
 
     def came(self, now: float, chances: Sequence[Chance], longest_ms: float) -> None:
@@ -58,8 +58,8 @@ class Arrivals:
         for more than `longest_ms`."""
         if len(self._times) == _ARRIVALS:  # the oldest goes first, and makes no pair with this one
             self._times.popleft()
-            gone = self._lost.popleft()
-            self._all_lost = [lost - one for lost, one in zip(self._all_lost, gone, strict=True)]
+            for which, accuracy in self._lost.popleft():
+                self._all_lost[which] -= accuracy
         all_lost = self._all_lost
         for wait_ms, accuracy in chances:
             if wait_ms >= longest_ms:
@@ -69,10 +69,10 @@ class Arrivals:
                 if since - time >= longest_ms:
                     break
                 which = bisect.bisect_left(_EDGES_MS, since - time)
-                lost[which] += accuracy
+                lost.append((which, accuracy))
                 all_lost[which] += accuracy
         self._times.append(now)
-        self._lost.append([0.0] * _BINS)
+        self._lost.append([])
 
     def share_ms(self, now: float) -> float:
         """The work at which the workers keep up with the latest arrivals; infinite before there are many."""

@@ -67,6 +67,8 @@ class Service:
         """
         with ThreadPoolExecutor(1, "start", lower_priority, (WORKER_NICENESS,)) as thread:
             thread.submit(self._start).result()
+        if self._scheduler is not None:
+            self._scheduler.start()  # not on that thread, whose low priority all its threads would inherit
 
     def _start(self) -> None:
         try:
@@ -95,11 +97,11 @@ class Service:
                 threads,
                 max_length=self.settings.queue_length,
                 max_bytes=fit.queue_bytes,
+                preempts=True,
             )
             self.max_body_bytes = min(self.max_body_bytes, fit.queue_bytes)
             _load_decoders()
             self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
-            self._scheduler.start()
             faces = catalog.tasks.get(FACES)
             if faces is not None and faces.variants and catalog.detectors:
                 self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)

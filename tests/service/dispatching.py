@@ -13,10 +13,13 @@ EXPECTED = [Expected(f"v{i}", 1.0, ms) for i, ms in enumerate(COSTS_MS)]
 FASTEST_MS = 2.0  # with decoding
 
 
-def dispatcher(workers: int = 1, max_length: int = 100, max_bytes: int = 1 << 30) -> Dispatcher:
+def dispatcher(
+    workers: int = 1, max_length: int = 100, max_bytes: int = 1 << 30, *, preempts: bool = False
+) -> Dispatcher:
     inference = {e.key: Quantiles(p50=e.inference_ms, p95=e.inference_ms) for e in EXPECTED}
     profile = DeviceProfile(device="test", inference=inference)
-    return Dispatcher(LatencyEstimates(profile), workers, max_length=max_length, max_bytes=max_bytes)
+    estimates = LatencyEstimates(profile)
+    return Dispatcher(estimates, workers, max_length=max_length, max_bytes=max_bytes, preempts=preempts)
 
 
 def job(

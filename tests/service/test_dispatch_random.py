@@ -73,8 +73,9 @@ def test_limits_hold_exactly_and_the_counters_are_those_of_the_queue(
 class Run:
     """All of one random workload; what became of each job, by its number."""
 
-    def __init__(self, workers: int, max_length: int) -> None:
-        self.d = dispatcher(workers, max_length)
+    def __init__(self, workers: int, max_length: int, *, preempts: bool = False) -> None:
+        self.d = dispatcher(workers, max_length, preempts=preempts)
+        self.ahead = 0
         self.admitted: list[int] = []
         self.refused: list[Refusal] = []
         self.on_time: list[int] = []
@@ -104,6 +105,17 @@ class Run:
             self._fill(end)
 
     def _fill(self, now: float) -> None:
+        if (ahead := self.d.next_ahead()) is not None:
+            assert self.d.running == self.d.workers
+            assert sum(done.ahead_of is not None for _, _, done in self._ends) == 0
+            held_up = ahead.ahead_of
+            assert held_up is not None
+            assert held_up in [done.job for _, _, done in self._ends]
+            self.ahead += 1
+            self._run(ahead, now, 1.3)
+            service = ahead.expected.service_ms
+            self._ends = [(end + service * (a.job is held_up), n, a) for end, n, a in self._ends]
+            self._ends.sort(key=lambda e: e[:2])
         while self.d.running < self.d.workers:
             taken = self.d.next(now)
             if taken is None:
@@ -115,13 +127,14 @@ class Run:
                 assert taken.deadline <= now
                 self.expired.append(taken.payload)
                 continue
-            self.wrong_pins += taken.job.pinned not in (None, taken.index)
-            self._serial += 1
             # 0.8 to 1.3 of what is expected, the same for the same place in the sequence
-            factor = 0.8 + 0.5 * (self._serial * 0.618 % 1)
-            end = now + factor * taken.job.expected[taken.index].service_ms
-            self._ends.append((end, self._serial, taken))
-            self._ends.sort(key=lambda e: e[:2])
+            self._run(taken, now, 0.8 + 0.5 * (self._serial * 0.618 % 1))
+
+    def _run(self, taken: Assignment, now: float, factor: float) -> None:
+        self.wrong_pins += taken.job.pinned not in (None, taken.index)
+        self._serial += 1
+        self._ends.append((now + factor * taken.expected.service_ms, self._serial, taken))
+        self._ends.sort(key=lambda e: e[:2])
 
 
 _REQUEST = st.tuples(
@@ -133,11 +146,14 @@ _REQUEST = st.tuples(
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(_REQUEST, max_size=150), st.integers(1, 3), st.integers(1, 30))
+@given(st.lists(_REQUEST, max_size=150), st.integers(1, 3), st.integers(1, 30), st.booleans())
 def test_every_request_has_one_fate(
-    requests: Sequence[tuple[float, float | None, int | None, bool]], workers: int, max_length: int
+    requests: Sequence[tuple[float, float | None, int | None, bool]],
+    workers: int,
+    max_length: int,
+    preempts: bool,
 ) -> None:
-    run, now = Run(workers, max_length), 0.0
+    run, now = Run(workers, max_length, preempts=preempts), 0.0
     best_effort = set()
     for i, (gap, budget, pinned, reject) in enumerate(requests):
         now += gap
@@ -155,15 +171,16 @@ def test_every_request_has_one_fate(
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 1 << 30), st.floats(0.3, 4))
-def test_long_mixed_overload(seed: int, load: float) -> None:
+@given(st.integers(0, 1 << 30), st.floats(0.3, 4), st.booleans())
+def test_long_mixed_overload(seed: int, load: float, preempts: bool) -> None:
     rng = np.random.default_rng(seed)
-    run, now = Run(2, 64), 0.0
+    run, now = Run(2, 64, preempts=preempts), 0.0
     budgets = [None, 5.0, 15.0, 30.0, 120.0]
     for i in range(400):
         now += float(rng.exponential(17 / 2 / load))
         budget = budgets[rng.integers(len(budgets))]
         run.arrive(job(budget, now, reject=bool(rng.random() < 0.5), payload=i), now)
     run.until(math.inf)
+    assert (run.ahead > 0) == preempts
     assert Counter(run.on_time + run.late + run.expired) == Counter(run.admitted)
     assert all(0 < r.retry_after_ms < math.inf for r in run.refused)

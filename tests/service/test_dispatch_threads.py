@@ -54,7 +54,7 @@ def test_one_thread_serves_where_it_is_enough_or_another_request_is_there() -> N
 def test_a_failed_run_of_all_threads_frees_the_workers() -> None:
     d = parallel_dispatcher()
     admitted(d, [parallel_job(20), parallel_job(None)])
-    d.cancel(d._queue[1][2])
+    d.cancel(list(d._queue)[1])
     taken = assigned(d, 0.0)
     assert taken.threads == 2
     d.finish(taken, 3.0, None)

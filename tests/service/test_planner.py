@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import planner
-from service.latency import LATE_AT_BOUND, Costs
+from service.latency import LATE_AT_BOUND, Ahead, Costs
 from service.planner import BROKEN_PROMISE, Choice, Demand, late_probability
 
 TOP1 = [0.7, 0.65, 0.6, 0.4]
@@ -297,3 +297,45 @@ def test_more_work_ahead_makes_no_earlier(
     job: Demand, free: list[float], ahead: list[float], more: float
 ) -> None:
     assert planner.lateness_ms(job, free, [*ahead, more], []) >= planner.lateness_ms(job, free, ahead, [])
+
+
+AHEAD = Ahead([36.0, 18.0, 10.0, 5.0], [45.0, 24.0, 13.0, 7.0], [45.0, 24.0, 13.0, 7.0])
+
+
+@pytest.mark.parametrize(
+    ("slack", "wait", "spare", "index"),
+    [
+        (30, 28, 100, 1),  # waiting, it could be nothing
+        (30, 28, 20, 2),  # the other has not the time for more
+        (30, 28, 6.9, None),
+        (30, 1, 100, None),  # waiting, it can be the same
+        (30, 16, 100, None),  # or nearly: 2
+        (30, 24, 100, 1),  # waiting, 3 alone
+        (6, 5, 100, None),  # ahead nothing fits either
+        (100, 0, 100, None),
+    ],
+)
+def test_one_in_a_hurry_goes_ahead_where_it_gains_by_it(
+    slack: float, wait: float, spare: float, index: int | None
+) -> None:
+    assert planner.choose_ahead(AHEAD, COSTS, TOP1, slack, wait, spare) == index
+
+
+def test_ahead_too_a_variant_has_to_be_worth_its_price() -> None:
+    assert planner.choose_ahead(AHEAD, COSTS, TOP1, 30, 28, 100, [0.5, 0.3, 0.1, 0.05]) == 2
+    assert planner.choose_ahead(AHEAD, COSTS, TOP1, 30, 28, 100, [0.7, 0.65, 0.6, 0.4]) is None
+
+
+@given(st.lists(st.tuples(_COST, _COST), min_size=4, max_size=4), _LIMIT, _LIMIT, _LIMIT)
+def test_who_goes_ahead_is_in_time_and_so_is_who_is_held_up(
+    pairs: list[tuple[float, float]], slack: float, wait: float, spare: float
+) -> None:
+    bounds = [a + b for a, b in pairs]
+    ahead = Ahead([a for a, _ in pairs], bounds, [b for _, b in pairs])
+    found = planner.choose_ahead(ahead, COSTS, TOP1, slack, max(0.0, wait), spare)
+    if found is not None:
+        assert ahead.bounds_ms[found] <= slack
+        assert ahead.holds_ms[found] <= spare
+        waited = [a for a, b in zip(TOP1, COSTS.bounds_ms, strict=True) if b <= slack - max(0.0, wait)]
+        surely = [a - 9.7 * LATE_AT_BOUND for a in waited]
+        assert TOP1[found] > max(surely, default=0.0)
