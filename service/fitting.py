@@ -43,7 +43,7 @@ class Fit:
         taken = resident_bytes()
         if limit is None or taken is None:
             return cls(threads, settings.queue_bytes)
-        budget = MemoryBudget.of(limit, taken, threads)
+        budget = MemoryBudget.of(limit, taken, threads + 1)  # and the one for those in a hurry
         all_bytes, second_bytes, largest_bytes = _needs(store)
         log.info(
             "memory: %d of %d MiB are taken, %d are for sessions, which need %d",

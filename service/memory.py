@@ -27,7 +27,7 @@ def opening_bytes(file_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """Bytes for sessions, for pictures that wait, and for what each worker keeps to decode in."""
+    """Bytes for sessions, for pictures that wait, and for what each thread keeps to decode in."""
 
     sessions: int
     queue: int
@@ -45,10 +45,10 @@ class MemoryBudget:
         return self.sessions + self.decoding
 
     @classmethod
-    def of(cls, limit_bytes: int, taken_bytes: int, workers: int) -> "MemoryBudget":
+    def of(cls, limit_bytes: int, taken_bytes: int, threads: int) -> "MemoryBudget":
         """`taken_bytes` is what the process has without sessions. Of what is left, an eighth is the queue's
-        and a quarter the decoders', as far as they have use for it."""
+        and a quarter is for the `threads` that decode, as far as they have use for it."""
         left = max(0, limit_bytes - taken_bytes - _RUNTIME_BYTES)
         queue = left // 8
-        decoding = min(KEPT_BYTES, left // 4 // workers)
-        return cls(left - queue - workers * decoding, queue, decoding)
+        decoding = min(KEPT_BYTES, left // 4 // threads)
+        return cls(left - queue - threads * decoding, queue, decoding)

@@ -156,7 +156,7 @@ def test_what_the_variants_leave_is_for_pictures_that_wait(store_dir: Path) -> N
         fit = Fit.of(settings, store, 2, Metrics())
         assert fit.residency is None
         found[room_mb] = fit.queue_bytes
-        budget = MemoryBudget.of(settings.memory_limit_mb * MIB, taken, 2)
+        budget = MemoryBudget.of(settings.memory_limit_mb * MIB, taken, 2 + 1)
         assert fit.queue_bytes >= min(most, budget.queue)
         sessions = sum(session_bytes(v.size_bytes) for v in store.variants())
         assert fit.queue_bytes + sessions <= max(most, budget.queue) + budget.sessions
