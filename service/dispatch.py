@@ -377,9 +377,9 @@ class Dispatcher:
 
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
-        at, others = self._queue.ahead(job.due), list(self._queue)
-        ahead_ms = (_AHEAD * self._work_ms(other) for other in others[:at])
-        behind = (self._demand(other, now) for other in others[at:] if not other.late)
+        others, at = iter(self._queue), self._queue.ahead(job.due)  # read from ahead to behind
+        ahead_ms = (_AHEAD * self._work_ms(other) for other in itertools.islice(others, at))
+        behind = (self._demand(other, now) for other in others if not other.late)
         return planner.lateness_ms(self._demand(job, now), self._running.free_ms(now), ahead_ms, behind)
 
     def _demand(self, job: Job, now: float) -> planner.Demand:

@@ -46,7 +46,7 @@ class QuantileWindow:
     """The latest values of something: their median, `high` that `CONFIDENCE` of them keep, and `bound`, that
     almost all keep. What is more than `most` times the median counts as that."""
 
-    __slots__ = ("_latest", "_length", "_most", "_sorted", "bound", "count", "high", "median")
+    __slots__ = ("_high_at", "_latest", "_length", "_most", "_sorted", "bound", "count", "high", "median")
 
     def __init__(self, median: float = 1.0, length: int = _WINDOW, most: float = _STALLED) -> None:
         self._latest: deque[float] = deque()
@@ -62,15 +62,17 @@ class QuantileWindow:
             del self._sorted[bisect.bisect_left(self._sorted, oldest)]
         self._latest.append(value)
         bisect.insort(self._sorted, value)
-        count = self.count = len(self._sorted)
-        self.median = self._sorted[count // 2]
-        # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
-        high = self._sorted[min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1]
-        self.high = min(high, self._most * self.median)
+        count = len(self._sorted)
+        if count != self.count:
+            self.count = count
+            # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
+            self._high_at = min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1
+        median = self.median = self._sorted[count // 2]
+        self.high = min(self._sorted[self._high_at], self._most * median)
         if count < _ENOUGH:  # too few to have seen the slow ones, or to tell how slow those are
-            self.bound = max(self.high, self.median * _UNKNOWN_SPREAD)
+            self.bound = max(self.high, median * _UNKNOWN_SPREAD)
         else:
-            self.bound = self.high + _TAIL * (self.high - self.median)
+            self.bound = self.high + _TAIL * (self.high - median)
 
     def clear(self) -> None:
         self._latest.clear()
