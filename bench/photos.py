@@ -6,7 +6,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from model_store import jpeg
 from model_store.imaging import ImageError, probe
 
 SIZES = ((500, 375), (1920, 1080))
@@ -33,13 +32,13 @@ def of_sizes(folder: Path, sizes: Iterable[tuple[int, int]] = SIZES) -> dict[str
 
 
 def _size(data: bytes) -> tuple[int, int] | None:
-    if jpeg.is_progressive(data):  # decoding one takes several times as long: no typical photo
-        return None
     try:
         header = probe(data, 1 << 30)
     except ImageError:
         return None
-    return (header.width, header.height) if header.format == "JPEG" else None
+    # Decoding a progressive one takes several times as long: no typical photo.
+    typical = header.format == "JPEG" and not header.progressive
+    return (header.width, header.height) if typical else None
 
 
 def _made(data: bytes, size: tuple[int, int]) -> bytes:

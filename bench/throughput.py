@@ -23,7 +23,7 @@ from bench.server import running_server
 from bench.wrk import Body, Load, WrkFailed, post
 from model_store.device import cpu_model, keep_freed_memory, usable_cpus
 from model_store.runtime import RUNTIME_VERSION, OnnxSession
-from model_store.store import ModelStore
+from model_store.store import ModelStore, StoreError
 
 CONNECTIONS = (1, 8, 32)
 VARIANTS = ("mobilenet_v1_1.0_224_fp32", "mobilenet_v1_0.25_128_int8")
@@ -59,14 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pictures = photos.of_sizes(options.photos)
     keep_freed_memory()
     rows = []
+    variants = options.variant or ([""] if options.url else VARIANTS)
     try:
+        if options.store:  # before anything is measured
+            for variant in filter(None, variants):
+                ModelStore(options.store).open("imagenet", variant)
         with _server(options) as base_url:
-            for variant in options.variant or ([""] if options.url else VARIANTS):
+            for variant in variants:
                 url = options.url or f"{base_url}/v1/classify?variant={variant}"
                 for name, picture in pictures.items():
                     rows.append(_measured(options, url, variant, name, picture))
                     print("\n".join(lines(rows[-1])), flush=True)
-    except WrkFailed as error:
+    except (WrkFailed, StoreError) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 1
     if options.output:

@@ -113,14 +113,13 @@ class ImageHeader:
 
 def probe(data: bytes, max_pixels: int) -> ImageHeader:
     """Reads the header only. Raises UnsupportedImage, UnreadableImage or TooManyPixels."""
-    format, (width, height) = _format_and_size(data)
+    format, width, height, progressive = _frame(data)
     if width * height > max_pixels:
         raise TooManyPixels(width, height, max_pixels)
     if min(width, height) < MIN_SIDE:
         raise UnreadableImage(
             f"the picture has {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         )
-    progressive = format == "JPEG" and jpeg.is_progressive(data)
     return ImageHeader(format, width, height, len(data), progressive)
 
 
@@ -182,17 +181,17 @@ def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
     return np.asarray(image)
 
 
-def _format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
-    """One of `FORMATS`, and (width, height). It runs on the event loop, and before limits are checked:
-    Pillow would allocate the canvas of a WebP picture.
+def _frame(data: bytes) -> tuple[str, int, int, bool]:
+    """One of `FORMATS`, the width and height, and whether it is a progressive JPEG. Read on the event loop,
+    and before limits are checked: Pillow would allocate the canvas of a WebP picture.
     """
     magic = _magic(data)
-    if magic == "JPEG" and (size := jpeg.size(data)):
-        return magic, size
+    if magic == "JPEG" and (frame := jpeg.frame(data)):
+        return magic, *frame
     if magic == "WEBP" and (size := webp.size(data)):
-        return magic, size
+        return magic, *size, False
     image = _open(data)
-    return _format(image), image.size
+    return _format(image), *image.size, False
 
 
 def _format(image: Image.Image) -> str:

@@ -5,6 +5,7 @@ decodes it or says that it is broken, so that answers and errors are the same wi
 """
 
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,28 +41,33 @@ class _Buffer(threading.local):
 _buffer = _Buffer()
 
 
-def size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as stored, from the header alone."""
-    if simplejpeg is None:
-        return None
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    return int(width), int(height)
+class Frame(NamedTuple):
+    """The width and height as stored, and whether several scans each cover all of the picture."""
+
+    width: int
+    height: int
+    progressive: bool
 
 
-def is_progressive(data: bytes) -> bool:
-    """Whether the picture comes in several scans, each of which covers all of it."""
+def frame(data: bytes) -> Frame | None:
+    """What the frame's header says; None where it does not come, or leaves the height to be told later.
+
+    It is looked for here and not by libjpeg-turbo: on the event loop each call that gives the interpreter
+    away waits to have it back.
+    """
     position = 2
     for _ in range(_MOST_SEGMENTS):
         if data[position : position + 1] != b"\xff":
-            return False
+            return None
         marker = data[position + 1 : position + 2]
         if marker in _FRAMES:
-            return marker in _PROGRESSIVE_FRAMES
+            # After the marker: the length (2 bytes), the precision (1), the height (2), the width (2).
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            width = int.from_bytes(data[position + 7 : position + 9], "big")
+            whole = len(data) >= position + 9 and width > 0 and height > 0
+            return Frame(width, height, marker in _PROGRESSIVE_FRAMES) if whole else None
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+    return None
 
 
 def decode(data: bytes, stored: tuple[int, int], scale: int, *, grey: bool) -> npt.NDArray[np.uint8] | None:

@@ -80,3 +80,16 @@ def test_a_real_server_is_loaded_and_compared_with_the_loop(tmp_path: Path) -> N
         assert row["loads"]["2"]["requests"] > 0
         assert row["loads"]["2"]["errors"] == 0
         assert row["of_loop"]["2"] > 0
+
+
+def test_a_variant_that_the_store_lacks_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg(500, 375))
+    fill(tmp_path / "store", ((0.25, 128),))
+    arguments = ["--store", str(tmp_path / "store"), "--photos", str(tmp_path)]
+    arguments += ["--variant", "mobilenet_v1_0.25_128_fp32", "--variant", "mobilenet_v1_1.0_224_int8"]
+    assert throughput.main(arguments) == 1
+    told = capsys.readouterr()
+    assert "mobilenet_v1_1.0_224_int8" in told.err
+    assert not told.out

@@ -123,19 +123,39 @@ def test_both_read_the_same_header(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_several_scans_are_told_from_one(name: str) -> None:
-    assert jpeg.is_progressive(FILES[name]()) == (name == "progressive")
+def test_the_frame_is_what_pillow_reads(name: str) -> None:
+    data = FILES[name]()
+    frame = jpeg.frame(data)
+    assert frame is not None
+    assert (frame.width, frame.height) == Image.open(io.BytesIO(data)).size
+    assert frame.progressive == (name == "progressive")
 
 
 def test_metadata_before_the_frame_does_not_hide_it() -> None:
     long = {"icc_profile": bytes(200_000), "comment": b"\xff\xc0" * 100}
-    assert jpeg.is_progressive(save(busy(40, 30), "JPEG", progressive=True, **long))
-    assert not jpeg.is_progressive(save(busy(40, 30), "JPEG", **long))
+    assert jpeg.frame(save(busy(40, 30), "JPEG", progressive=True, **long)) == (40, 30, True)
+    assert jpeg.frame(save(busy(40, 30), "JPEG", **long)) == (40, 30, False)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff\xe0\0\0" * 10**6])
 def test_a_frame_that_does_not_come_is_not_waited_for(data: bytes) -> None:
-    assert not jpeg.is_progressive(data)
+    assert jpeg.frame(data) is None
+
+
+def test_a_file_that_ends_in_its_frame_has_none() -> None:
+    data = save(busy(300, 200), "JPEG")
+    start = data.index(b"\xff\xc0")
+    assert [jpeg.frame(data[: start + kept]) for kept in (2, 8, 9)] == [None, None, (300, 200, False)]
+
+
+@pytest.mark.parametrize("offset", [5, 7], ids=["height", "width"])
+def test_a_side_of_nothing_is_left_to_pillow(offset: int) -> None:
+    """A height of 0 is told at the end of the first scan; nobody writes such files."""
+    data = save(busy(200, 200), "JPEG")
+    empty = patched(patched(data, b"\xff\xc0", offset, 0), b"\xff\xc0", offset + 1, 0)
+    assert jpeg.frame(empty) is None
+    with pytest.raises(UnreadableImage):
+        probe(empty, 10**8)
 
 
 @with_simplejpeg
@@ -266,7 +286,6 @@ def test_where_there_is_no_wheel_all_is_left_to_pillow(monkeypatch: pytest.Monke
     module = without_the_library(monkeypatch)
     data = save(colours(), "JPEG")
     assert module.VERSION is None
-    assert module.size(data) is None
     assert module.decode(data, colours().size, 1, grey=False) is None
 
 
