@@ -29,9 +29,9 @@ _ROOM = 1.2
 # often left over when it ends. With 2.8 the best static variant was beaten by a point more than with 1.4
 # under the Azure trace and by half a point at most other loads of bench.slo; with more nothing changes.
 _EACH_MS = 2.8
-# What waits ahead may take so many times as long as expected: it is a burst that makes a queue long, and a
-# burst takes the workers' cores too.
-_AHEAD = 1.15
+# What waits may take so many times as long as expected: it is a burst that makes a queue long, and a burst
+# takes the workers' cores too.
+_PESSIMISM = 1.15
 # Of what those in a hurry lose by finding no worker free, so much is left where they may run ahead of others:
 # one at a time can, with a part of a core, so that it has to be content with less.
 _STILL_LOST = 0.3
@@ -39,6 +39,9 @@ _STILL_LOST = 0.3
 _SURELY = 1.5
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
+
+# Pictures of one camera have one size.
+_frontier = functools.lru_cache(maxsize=256)(planner.frontier)
 
 
 class Dispatcher:
@@ -96,11 +99,11 @@ class Dispatcher:
         if job.pinned is None:
             # Both by the profile: what was learned of two plans at different times may change their order.
             job.fastest = fastest(job.expected)
-            works = [e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected]
-            job.frontier = planner.frontier(works, job.top1)
+            works = tuple(e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected)
+            job.frontier = _frontier(works, tuple(job.top1))
         else:
             job.fastest = job.pinned
-            job.frontier = [job.pinned]
+            job.frontier = (job.pinned,)
         job.submitted = now
         job.alone = not self._queue and not self._running
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
@@ -378,13 +381,25 @@ class Dispatcher:
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         others, at = iter(self._queue), self._queue.ahead(job.due)  # read from ahead to behind
-        ahead_ms = (_AHEAD * self._work_ms(other) for other in itertools.islice(others, at))
-        behind = (self._demand(other, now) for other in others if not other.late)
-        return planner.lateness_ms(self._demand(job, now), self._running.free_ms(now), ahead_ms, behind)
+        ahead_ms = (_PESSIMISM * self._work_ms(other) for other in itertools.islice(others, at))
+        behind = (self._demand(other, other.fastest, now) for other in others if not other.late)
+        demand = self._demand(job, self._least(job, now), now)
+        return planner.lateness_ms(demand, self._running.free_ms(now), ahead_ms, behind)
 
-    def _demand(self, job: Job, now: float) -> planner.Demand:
-        fastest_ms = self.estimates.bound_ms(job.expected[job.fastest])
-        return planner.Demand(self._slack(job, now), fastest_ms, self._work_ms(job))
+    def _least(self, job: Job, now: float) -> int:
+        """The least plan that the job is worth taking by: not the fastest where that gains less than its time
+        would gain others."""
+        fastest = job.fastest
+        price = self._price.per_ms(now)
+        if price > 0 and job.pinned is None:
+            work = self.estimates.work_ms(job.expected[fastest]) + _EACH_MS
+            if job.top1[fastest] < price * work:
+                return job.frontier[0]
+        return fastest
+
+    def _demand(self, job: Job, least: int, now: float) -> planner.Demand:
+        bound_ms = self.estimates.bound_ms(job.expected[least])
+        return planner.Demand(self._slack(job, now), bound_ms, _PESSIMISM * self._work_ms(job))
 
 
 def _best_that_loads(expected: Sequence[Expected]) -> int:

@@ -4,7 +4,7 @@ Times are milliseconds of the dispatcher's clock.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from service.latency import Expected
@@ -31,9 +31,9 @@ class Job:
     submitted: float = 0.0
     alone: bool = False  # when it was admitted, nobody else was there
     fastest: int = 0
-    frontier: list[int] = field(default_factory=list)
+    frontier: Sequence[int] = ()
     due: float = 0.0
-    late: bool = field(default=False)
+    late: bool = False
     held_up_ms: float = 0.0  # by one in a hurry that was run ahead of it after it had started
 
 

@@ -21,11 +21,12 @@ from model_store.imaging import ImageHeader
 from model_store.manifest import Preprocessing
 from model_store.profile import CUT, DecodeCost, DeviceProfile, Quantiles, decode_key
 
-CONFIDENCE = 0.95  # the quantile of a window that its bound starts from
+CONFIDENCE = 0.95  # the quantile of a window that is its bound at least
 LATE_AT_BOUND = 0.025  # of all, so many take longer than the bound
-# The bound goes beyond the window's quantile by so much of that one's distance from the median, as an
-# exponential tail does: what it is after has become half is one in twenty, and one in forty at the bound.
-_TAIL = math.log10((1 - CONFIDENCE) / LATE_AT_BOUND)
+# Beyond the median the tail is taken to be exponential, with the mean that the upper half of a window has: so
+# many of these means are between the median and the bound. It rests on 24 values, the window's own quantile
+# on two.
+_TAIL = math.log(0.5 / LATE_AT_BOUND)
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
 # A run of more than so many times the median was stalled: the machine did something else, and how long it did
@@ -68,11 +69,15 @@ class QuantileWindow:
             # Of n values the k-th is passed by a share of 1 - k / (n + 1) of those to come.
             self._high_at = min(count, int(CONFIDENCE * (count + 1) + 0.5)) - 1
         median = self.median = self._sorted[count // 2]
-        self.high = min(self._sorted[self._high_at], self._most * median)
+        most = self._most * median
+        self.high = min(self._sorted[self._high_at], most)
         if count < _ENOUGH:  # too few to have seen the slow ones, or to tell how slow those are
             self.bound = max(self.high, median * _UNKNOWN_SPREAD)
-        else:
-            self.bound = self.high + _TAIL * (self.high - median)
+            return
+        above = self._sorted[count // 2 + 1 :]
+        if above[-1] > most:
+            above = [min(each, most) for each in above]
+        self.bound = max(self.high, median + _TAIL * (sum(above) / len(above) - median))
 
     def clear(self) -> None:
         self._latest.clear()

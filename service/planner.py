@@ -15,8 +15,8 @@ from service.latency import LATE_AT_BOUND, Ahead, Costs
 from service.schemas import Decision
 
 # An answer that comes too late costs what so many right ones are worth: a budget is a promise, and a little
-# more accuracy is not worth a little risk. With 9, a gain of 3 points is worth a risk of 3 in 1000.
-BROKEN_PROMISE = 9.0
+# more accuracy is not worth a little risk. With 20, a gain of 3 points is worth a risk of 3 in 2000.
+BROKEN_PROMISE = 20.0
 # What it has to gain at least to keep all workers from others, though none is there.
 ALL_WORKERS = 0.02
 # What one in a hurry has to gain at least to hold up another that has started.
@@ -117,7 +117,7 @@ def late_probability(median_ms: float, bound_ms: float, slack_ms: float) -> floa
     return 0.5 * float((2 * LATE_AT_BOUND) ** ((slack_ms - median_ms) / (bound_ms - median_ms)))
 
 
-def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> list[int]:
+def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> Sequence[int]:
     """The variants worth running when time is short, the cheapest first.
 
     It begins with the most accuracy for its work: when there is work for all time that there is, a smaller
@@ -164,10 +164,11 @@ def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A waiting request: the time it has left, the bound of its fastest variant, and the work it will be."""
+    """A waiting request: the time it has left, the bound of the least variant that it may be answered by, and
+    the work it will be."""
 
     slack_ms: float
-    fastest_ms: float
+    least_ms: float
     work_ms: float
 
 
@@ -184,12 +185,12 @@ def lateness_ms(
     heapq.heapify(free)
     for work in ahead_ms:
         heapq.heapreplace(free, free[0] + work)
-    latest = free[0] + job.fastest_ms - job.slack_ms
+    latest = free[0] + job.least_ms - job.slack_ms
     without = list(free)
     heapq.heapreplace(free, free[0] + job.work_ms)
     for other in behind:
-        late = free[0] + other.fastest_ms - other.slack_ms
-        if late > latest and without[0] + other.fastest_ms <= other.slack_ms:
+        late = free[0] + other.least_ms - other.slack_ms
+        if late > latest and without[0] + other.least_ms <= other.slack_ms:
             latest = late
         heapq.heapreplace(free, free[0] + other.work_ms)
         heapq.heapreplace(without, without[0] + other.work_ms)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.dispatch import LATE_PATIENCE_MS, UNBOUNDED_PATIENCE_MS
 from service.jobs import Assignment, Job, Refusal
-from service.latency import ANSWER_MS
+from service.latency import ANSWER_MS, Expected
 from tests.service.dispatching import (
     EXPECTED,
     FASTEST_MS,
@@ -314,6 +314,25 @@ def test_what_would_make_another_late_is_refused() -> None:
     # In time for itself, as it would go first; not for the second of those.
     assert d.admit(job(26.9, reject=True), 0.0) is not None
     assert d.admit(job(60, reject=True), 0.0) is None
+
+
+@pytest.mark.parametrize("pinned", [None, 3])
+@pytest.mark.parametrize("losses", [0, 50])
+def test_what_only_the_fastest_could_answer_is_refused_where_its_time_is_worth_more(
+    losses: int, pinned: int | None
+) -> None:
+    """The one before the fastest is right half as often again, for little more time."""
+    d = dispatcher()
+    admitted(d, [job(None)])
+    assigned(d, 0.0)
+    for _ in range(losses):
+        d._price.lost(0.6, 0.6 / 5.0, 0.0)
+    expected = [*EXPECTED[:3], Expected("v3", 1.0, 3.0)]
+    by_next, by_fastest = (d.estimates.bound_ms(each) for each in expected[2:])
+    tight = job(d._running.free_ms(0.0)[0] + (by_fastest + by_next) / 2, reject=True, pinned=pinned)
+    tight.expected = expected
+    refusal = d.admit(tight, 0.0)
+    assert (refusal is not None) == (losses > 0 and pinned is None)
 
 
 def test_what_a_refused_request_leaves_of_its_share_is_for_others() -> None:

@@ -29,10 +29,10 @@ from tests.service.dispatching import (
 LARGEST_MS = EXPECTED[0].service_ms
 
 
-def busy(budget: float | None = 1000.0) -> tuple[Dispatcher, Job]:
+def busy(budget: float | None = 1000.0, pinned: int | None = None) -> tuple[Dispatcher, Job]:
     """One worker, which has started the largest variant."""
     d = dispatcher(preempts=True)
-    (relaxed,) = admitted(d, [job(budget)])
+    (relaxed,) = admitted(d, [job(budget, pinned=pinned)])
     assert assigned(d, 0.0).index == 0
     return d, relaxed
 
@@ -71,7 +71,7 @@ def test_who_is_held_up_is_told_so_and_expected_later() -> None:
 
 
 def test_nobody_is_held_up_who_would_be_late_or_has_been_already() -> None:
-    d, relaxed = busy(25.0)
+    d, relaxed = busy(25.0, pinned=0)
     admitted(d, [job(12)])
     assert not d.hurries
     assert relaxed.held_up_ms == 0
