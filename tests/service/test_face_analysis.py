@@ -172,7 +172,7 @@ def used(ran: Ran[FacesFound]) -> tuple[int, float, int]:
 
 @pytest.mark.parametrize(
     ("budget_ms", "detector", "alpha"),
-    [(None, 512, 1.0), (200, 512, 1.0), (80, 512, 0.25), (30, 160, 1.0), (12, 160, 0.25)],
+    [(None, 512, 1.0), (200, 512, 1.0), (90, 512, 0.25), (30, 160, 1.0), (12, 160, 0.25)],
 )
 def test_detector_and_network_are_chosen_together(
     bench: Bench, budget_ms: float | None, detector: int, alpha: float
