@@ -9,10 +9,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from service import planner, sharing
+from service import planner
+from service.contention import Contention
 from service.deadline_queue import DeadlineQueue
 from service.jobs import Assignment, Job, Refusal
-from service.latency import ANSWER_MS, Costs, Expected, LatencyEstimates, fastest
+from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
 from service.running import Running
 from service.schemas import Decision
 
@@ -20,28 +21,15 @@ from service.schemas import Decision
 UNBOUNDED_PATIENCE_MS = 10_000.0
 # One that has missed its deadline, and shall be answered all the same, waits for the others this long.
 LATE_PATIENCE_MS = 1_000.0
-# How far the choice looks down the queue.
-_LOOK_AHEAD = 128
 # There is room where all requests may be so many times the work of the most accurate variant.
 _ROOM = 1.2
-# Where there is work for all time that there is, a smaller variant makes room for less than its inference
-# says: reading and answering take 0.8 ms of a core whatever the variant, and what is saved in a burst is
-# often left over when it ends. With 2.8 the best static variant was beaten by a point more than with 1.4
-# under the Azure trace and by half a point at most other loads of bench.slo; with more nothing changes.
-_EACH_MS = 2.8
 # What waits may take so many times as long as expected: it is a burst that makes a queue long, and a burst
 # takes the workers' cores too.
 _PESSIMISM = 1.15
-# Of what those in a hurry lose by finding no worker free, so much is left where they may run ahead of others:
-# one at a time can, with a part of a core, so that it has to be content with less.
-_STILL_LOST = 0.3
 # Within so many times its bound a variant is surely in time.
 _SURELY = 1.5
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
-
-# Pictures of one camera have one size.
-_frontier = functools.lru_cache(maxsize=256)(planner.frontier)
 
 
 class Dispatcher:
@@ -67,9 +55,7 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
-        self._arrivals = sharing.Arrivals(workers)
-        self._shares = sharing.FairShares()
-        self._price = sharing.WorkPrice(workers)
+        self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -96,43 +82,31 @@ class Dispatcher:
         """Queues the job, or has it run at once (see `next_ahead`), or tells why not: a limit is reached, or
         the job insists on its deadline (`reject_late`) and the queue would make it, or others that were
         admitted, miss."""
-        if job.pinned is None:
-            # Both by the profile: what was learned of two plans at different times may change their order.
-            job.fastest = fastest(job.expected)
-            works = tuple(e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected)
-            job.frontier = _frontier(works, tuple(job.top1))
-        else:
-            job.fastest = job.pinned
-            job.frontier = (job.pinned,)
+        self._contention.rank(job)
         job.submitted = now
         job.alone = not self._queue and not self._running
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
-        # What not even an idle device could answer asks for no share of the workers, and is no loss.
-        chances = self._chances(job, now)
-        hopeful = len(chances) > 0
-        if hopeful:
-            self._arrivals.came(now, chances, self.estimates.bound_ms(job.expected[0]))
-            if self._preempt(job, now):
-                return None
+        hopeful = self._contention.came(job, now)
+        if hopeful and self._preempt(job, now):
+            return None
         refusal = self._refusal(job, now)
         if refusal is None:
             self._queue.push(job)
         elif hopeful:
-            self._lose(job, job.top1[job.frontier[0]], now)
-            self._shares.take(self._arrivals.share_ms(now), 0.0)  # what it leaves is for others
+            self._contention.refused(job, now)
         return refusal
 
     def _refusal(self, job: Job, now: float) -> Refusal | None:
         if not self._queue.has_room(job.size_bytes):
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
-            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._work_ms(job))
+            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._contention.work_ms(job))
         if not job.reject_late or job.deadline is None:
             return None
         late_ms = -math.inf
         if not self._at_once:
             late_ms = self._lateness_ms(job, now)
         elif self._believed(now):
-            late_ms = self.estimates.median_ms(job.expected[job.fastest]) - self._slack(job, now)
+            late_ms = self.estimates.median_ms(job.expected[job.fastest]) - job.slack_ms(now)
         return Refusal(full=False, retry_after_ms=late_ms) if late_ms > 0 else None
 
     @property
@@ -171,13 +145,13 @@ class Dispatcher:
             if costs.bounds_ms[job.fastest] > slack:
                 if job.reject_late:
                     if slack <= 0:
-                        self._lose(job, job.top1[job.fastest], now)
+                        self._contention.lost(job, job.top1[job.fastest], now)
                         return job
                     if self._others_hurry and costs.medians_ms[job.fastest] > slack and self._believed(now):
                         forlorn.append(job)
                         continue
                 elif self._queue:
-                    self._lose(job, job.top1[job.fastest], now)
+                    self._contention.lost(job, job.top1[job.fastest], now)
                     # It cannot be on time any more, while others can: they go first.
                     job.late = True
                     job.due = job.deadline + LATE_PATIENCE_MS
@@ -185,11 +159,11 @@ class Dispatcher:
                     continue
             if job.pinned is not None:
                 return self._assign_patient(job, now)
-            allowance = self._allowance(job, costs, now)
+            allowance = self._contention.allowance_ms(job, costs, now)
             idle_slack = job.deadline - job.submitted
-            prices = self._prices(costs, alone=allowance == math.inf, now=now)
+            prices = self._contention.prices(costs, alone=allowance == math.inf, now=now)
             choice = planner.choose(costs, job.top1, job.fastest, slack, idle_slack, allowance, prices)
-            self._lose(job, choice.lost, now)
+            self._contention.lost(job, choice.lost, now)
             return self._assign(job, choice.index, choice.decision, now)
         return None
 
@@ -258,13 +232,12 @@ class Dispatcher:
         estimates = self.estimates
         work = estimates.work_ms(expected)
         median, bound = estimates.median_ms(expected), estimates.bound_ms(expected)
-        share = self._arrivals.share_ms(now)
+        share = self._contention.share_ms(now)
         # Where there is room for the best, what is promised to those who come meanwhile is surer.
         roomy = share >= _ROOM * estimates.work_ms(job.expected[0])
         assignment = Assignment(job, index, decision, now, median, bound, expected.load_ms)
         self._running.start(assignment, now + work + (bound - median if roomy else 0.0))
-        self._shares.take(share, work * expected.threads)
-        self._price.worked(work * expected.threads, now)
+        self._contention.started(share, work * expected.threads, now)
         return assignment
 
     def _preempt(self, job: Job, now: float) -> bool:
@@ -276,7 +249,7 @@ class Dispatcher:
         if len(self._running) < self.workers or (first is not None and first.due < job.due):
             return False
         allowed = self._allowed(job)
-        slack, wait = self._slack(job, now), min(self._running.free_ms(now))
+        slack, wait = job.slack_ms(now), min(self._running.free_ms(now))
         if wait + _SURELY * self.estimates.bound_ms(allowed[0]) <= slack:
             return False  # it has time for the best
         other = self._running.most_spare()
@@ -288,19 +261,18 @@ class Dispatcher:
         choose = functools.partial(planner.choose_ahead, ahead, costs, top1, slack, wait, other.spare_ms)
         if choose() is None:  # before the prices, which take more time to tell
             return False
-        chosen = choose(self._prices(costs, alone=False, now=now))
+        chosen = choose(self._contention.prices(costs, alone=False, now=now))
         if chosen is None:
             return False
         decision: Decision = "pinned"
         if job.pinned is None:
             idle = planner.choose(costs, top1, job.fastest, slack, slack).index
             decision = "fits" if chosen == idle else "degraded"
-            self._lose(job, top1[idle] - top1[chosen], now)
+            self._contention.lost(job, top1[idle] - top1[chosen], now)
         index = chosen if job.pinned is None else job.pinned
         work = costs.works_ms[chosen]
         other.hold_up(ahead.holds_ms[chosen])
-        self._shares.take(self._arrivals.share_ms(now), work)
-        self._price.worked(work, now)
+        self._contention.started(self._contention.share_ms(now), work, now)
         self._running.ahead = Assignment(
             job, index, decision, now,
             median_ms=ahead.medians_ms[chosen], bound_ms=ahead.bounds_ms[chosen],
@@ -309,97 +281,22 @@ class Dispatcher:
         self._hurries = True
         return True
 
-    def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
-        """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
-        and then all. Nothing where not even the fastest is in time."""
-        slack, bound_ms = self._slack(job, now), self.estimates.bound_ms
-        first, least = job.frontier[0], job.fastest
-        spare = slack - bound_ms(job.expected[least])
-        if spare < 0:
-            return []
-        found = [sharing.Chance(spare, job.top1[least])]
-        if first != least:
-            spare = max(0.0, slack - bound_ms(job.expected[first]))
-            found.append(sharing.Chance(spare, job.top1[first] - job.top1[least]))
-        return found
-
-    def _allowance(self, job: Job, costs: Costs, now: float) -> float:
-        """The most work that the job at hand may be for the sake of those behind it and those to come."""
-        if not self._queue and not self._running:
-            return math.inf  # nobody to step aside for, whatever came before
-        ends = now + self.estimates.answer_bound_ms
-        slacks = [self._slack(job, ends)]
-        for other in itertools.islice(self._queue, _LOOK_AHEAD):
-            if other.deadline is not None and not other.late:
-                slacks.append(other.deadline - ends)
-        fastest_ms = costs.bounds_ms[job.fastest] - self.estimates.answer_bound_ms
-        common = planner.common_work(slacks, self.workers, self.estimates.spread, fastest_ms)
-        steady = self._shares.limit_ms(self._arrivals.share_ms(now))
-        return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
-
-    def _lose(self, job: Job, accuracy: float, now: float) -> None:
-        """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more
-        time to others would not bring it back."""
-        if accuracy > 0 and not job.alone:
-            efficient = job.frontier[0]
-            most = job.top1[efficient] / self.estimates.work_ms(job.expected[efficient])
-            self._price.lost(accuracy, most, now)
-
-    def _prices(self, costs: Costs, *, alone: bool, now: float) -> list[float] | None:
-        """What each plan costs the others, in accuracy: those that there are, for the work, and those in a
-        hurry that may come while no worker is free. None where nobody pays; only where the job is `alone` may
-        a plan keep all workers."""
-        others = sorted(self._running.free_ms(now))[1:]  # one is the worker that is about to run it
-        until_next = others[0] if others else math.inf
-        price = self._price.per_ms(now)
-        if price == 0 and until_next == 0 and not (alone and math.inf in costs.works_ms):
-            return None
-        prices, blocked = [], []
-        for work, bound in zip(costs.works_ms, costs.bounds_ms, strict=True):
-            if work < math.inf:
-                prices.append(price * work)
-                blocked.append(min(work, until_next))
-            else:
-                prices.append(price * self.workers * bound)
-                blocked.append(bound if alone else 0.0)
-        losses = self._arrivals.losses(blocked)
-        share = _STILL_LOST if self._preempts else 1.0
-        return [paid + share * lost for paid, lost in zip(prices, losses, strict=True)]
-
-    def _slack(self, job: Job, now: float) -> float:
-        return math.inf if job.deadline is None else job.deadline - now
-
     def _backlog_ms(self, now: float) -> float:
         """How long the workers need for all that waits."""
-        work = sum(map(self._work_ms, self._queue))
+        work = sum(map(self._contention.work_ms, self._queue))
         return (work + sum(self._running.free_ms(now))) / self.workers
-
-    def _work_ms(self, job: Job) -> float:
-        """What a waiting job will be under load."""
-        return self.estimates.work_ms(job.expected[job.frontier[0]])
 
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         others, at = iter(self._queue), self._queue.ahead(job.due)  # read from ahead to behind
-        ahead_ms = (_PESSIMISM * self._work_ms(other) for other in itertools.islice(others, at))
+        ahead_ms = (_PESSIMISM * self._contention.work_ms(other) for other in itertools.islice(others, at))
         behind = (self._demand(other, other.fastest, now) for other in others if not other.late)
-        demand = self._demand(job, self._least(job, now), now)
+        demand = self._demand(job, self._contention.least(job, now), now)
         return planner.lateness_ms(demand, self._running.free_ms(now), ahead_ms, behind)
-
-    def _least(self, job: Job, now: float) -> int:
-        """The least plan that the job is worth taking by: not the fastest where that gains less than its time
-        would gain others."""
-        fastest = job.fastest
-        price = self._price.per_ms(now)
-        if price > 0 and job.pinned is None:
-            work = self.estimates.work_ms(job.expected[fastest]) + _EACH_MS
-            if job.top1[fastest] < price * work:
-                return job.frontier[0]
-        return fastest
 
     def _demand(self, job: Job, least: int, now: float) -> planner.Demand:
         bound_ms = self.estimates.bound_ms(job.expected[least])
-        return planner.Demand(self._slack(job, now), bound_ms, _PESSIMISM * self._work_ms(job))
+        return planner.Demand(job.slack_ms(now), bound_ms, _PESSIMISM * self._contention.work_ms(job))
 
 
 def _best_that_loads(expected: Sequence[Expected]) -> int:

@@ -3,6 +3,7 @@
 Times are milliseconds of the dispatcher's clock.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,10 @@ class Job:
     due: float = 0.0
     late: bool = False
     held_up_ms: float = 0.0  # by one in a hurry that was run ahead of it after it had started
+
+    def slack_ms(self, now: float) -> float:
+        """What is left of its time; infinite without a budget."""
+        return math.inf if self.deadline is None else self.deadline - now
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,7 +326,7 @@ def test_what_only_the_fastest_could_answer_is_refused_where_its_time_is_worth_m
     admitted(d, [job(None)])
     assigned(d, 0.0)
     for _ in range(losses):
-        d._price.lost(0.6, 0.6 / 5.0, 0.0)
+        d._contention._price.lost(0.6, 0.6 / 5.0, 0.0)
     expected = [*EXPECTED[:3], Expected("v3", 1.0, 3.0)]
     by_next, by_fastest = (d.estimates.bound_ms(each) for each in expected[2:])
     tight = job(d._running.free_ms(0.0)[0] + (by_fastest + by_next) / 2, reject=True, pinned=pinned)
@@ -340,7 +340,7 @@ def test_what_a_refused_request_leaves_of_its_share_is_for_others() -> None:
     admitted(d, [job(5000)])
     for i in range(1, 100):
         assert d.admit(job(5000, 8.0 * i), 8.0 * i) is not None
-    assert d._shares.limit_ms(8.0) == pytest.approx(12.0, rel=0.02)
+    assert d._contention._shares.limit_ms(8.0) == pytest.approx(12.0, rel=0.02)
 
 
 def test_best_effort_is_refused_only_by_the_limits() -> None:

@@ -1,0 +1,145 @@
+"""What requests cost each other, and how much each may take for the sake of the others. Pure.
+
+It follows from who waits and who runs, from how fast the latest came, and from what was lost of late; how is
+in `sharing` and `planner`. Times in milliseconds.
+"""
+
+import functools
+import itertools
+import math
+
+from service import planner, sharing
+from service.deadline_queue import DeadlineQueue
+from service.jobs import Job
+from service.latency import Costs, LatencyEstimates, fastest
+from service.running import Running
+
+# How far the choice looks down the queue.
+_LOOK_AHEAD = 128
+# Where there is work for all time that there is, a smaller variant makes room for less than its inference
+# says: reading and answering take 0.8 ms of a core whatever the variant, and what is saved in a burst is
+# often left over when it ends. With 2.8 the best static variant was beaten by a point more than with 1.4
+# under the Azure trace and by half a point at most other loads of bench.slo; with more nothing changes.
+_EACH_MS = 2.8
+# Of what those in a hurry lose by finding no worker free, so much is left where they may run ahead of others:
+# one at a time can, with a part of a core, so that it has to be content with less.
+_STILL_LOST = 0.3
+# Pictures of one camera have one size.
+_frontier = functools.lru_cache(maxsize=256)(planner.frontier)
+
+
+class Contention:
+    """Of one dispatcher: it is told who comes, who starts and who loses. With `preempts`, one in a hurry may
+    run ahead of what has started."""
+
+    def __init__(
+        self, estimates: LatencyEstimates, queue: DeadlineQueue, running: Running, *, preempts: bool
+    ) -> None:
+        self._estimates, self._queue, self._running = estimates, queue, running
+        self._still_lost = _STILL_LOST if preempts else 1.0
+        self._arrivals = sharing.Arrivals(running.workers)
+        self._shares = sharing.FairShares()
+        self._price = sharing.WorkPrice(running.workers)
+
+    def rank(self, job: Job) -> None:
+        """Finds the job's fastest plan and its efficient frontier. Both by the profile: what was learned of
+        two plans at different times may change their order."""
+        if job.pinned is not None:
+            job.fastest, job.frontier = job.pinned, (job.pinned,)
+            return
+        job.fastest = fastest(job.expected)
+        works = tuple(e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected)
+        job.frontier = _frontier(works, tuple(job.top1))
+
+    def came(self, job: Job, now: float) -> bool:
+        """Whether an idle device could have answered it: else it asks for no share of the workers, and is no
+        loss."""
+        chances = self._chances(job, now)
+        if chances:
+            self._arrivals.came(now, chances, self._estimates.bound_ms(job.expected[0]))
+        return len(chances) > 0
+
+    def started(self, share_ms: float, work_ms: float, now: float) -> None:
+        """A request of so much work starts, whose share was `share_ms`."""
+        self._shares.take(share_ms, work_ms)
+        self._price.worked(work_ms, now)
+
+    def refused(self, job: Job, now: float) -> None:
+        """It loses all, and what it leaves of its share is for others."""
+        self.lost(job, job.top1[job.frontier[0]], now)
+        self._shares.take(self.share_ms(now), 0.0)
+
+    def share_ms(self, now: float) -> float:
+        """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
+        return self._arrivals.share_ms(now)
+
+    def work_ms(self, job: Job) -> float:
+        """What a waiting job will be under load."""
+        return self._estimates.work_ms(job.expected[job.frontier[0]])
+
+    def least(self, job: Job, now: float) -> int:
+        """The least plan that the job is worth taking by: not the fastest where that gains less than its time
+        would gain others."""
+        fastest = job.fastest
+        price = self._price.per_ms(now)
+        if price > 0 and job.pinned is None:
+            work = self._estimates.work_ms(job.expected[fastest]) + _EACH_MS
+            if job.top1[fastest] < price * work:
+                return job.frontier[0]
+        return fastest
+
+    def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
+        """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
+        and then all. Nothing where not even the fastest is in time."""
+        slack, bound_ms = job.slack_ms(now), self._estimates.bound_ms
+        first, least = job.frontier[0], job.fastest
+        spare = slack - bound_ms(job.expected[least])
+        if spare < 0:
+            return []
+        found = [sharing.Chance(spare, job.top1[least])]
+        if first != least:
+            spare = max(0.0, slack - bound_ms(job.expected[first]))
+            found.append(sharing.Chance(spare, job.top1[first] - job.top1[least]))
+        return found
+
+    def allowance_ms(self, job: Job, costs: Costs, now: float) -> float:
+        """The most work that the job at hand may be for the sake of those behind it and those to come."""
+        if not self._queue and not self._running:
+            return math.inf  # nobody to step aside for, whatever came before
+        ends = now + self._estimates.answer_bound_ms
+        slacks = [job.slack_ms(ends)]
+        for other in itertools.islice(self._queue, _LOOK_AHEAD):
+            if other.deadline is not None and not other.late:
+                slacks.append(other.deadline - ends)
+        fastest_ms = costs.bounds_ms[job.fastest] - self._estimates.answer_bound_ms
+        common = planner.common_work(slacks, self._running.workers, self._estimates.spread, fastest_ms)
+        steady = self._shares.limit_ms(self._arrivals.share_ms(now))
+        return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
+
+    def lost(self, job: Job, accuracy: float, now: float) -> None:
+        """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more
+        time to others would not bring it back."""
+        if accuracy > 0 and not job.alone:
+            efficient = job.frontier[0]
+            most = job.top1[efficient] / self._estimates.work_ms(job.expected[efficient])
+            self._price.lost(accuracy, most, now)
+
+    def prices(self, costs: Costs, *, alone: bool, now: float) -> list[float] | None:
+        """What each plan costs the others, in accuracy: those that there are, for the work, and those in a
+        hurry that may come while no worker is free. None where nobody pays; only where the job is `alone` may
+        a plan keep all workers."""
+        others = sorted(self._running.free_ms(now))[1:]  # one is the worker that is about to run it
+        until_next = others[0] if others else math.inf
+        price = self._price.per_ms(now)
+        if price == 0 and until_next == 0 and not (alone and math.inf in costs.works_ms):
+            return None
+        prices, blocked = [], []
+        for work, bound in zip(costs.works_ms, costs.bounds_ms, strict=True):
+            if work < math.inf:
+                prices.append(price * work)
+                blocked.append(min(work, until_next))
+            else:
+                prices.append(price * self._running.workers * bound)
+                blocked.append(bound if alone else 0.0)
+        losses = self._arrivals.losses(blocked)
+        return [paid + self._still_lost * lost for paid, lost in zip(prices, losses, strict=True)]
