@@ -80,13 +80,12 @@ class Contention:
     def least(self, job: Job, now: float) -> int:
         """The least plan that the job is worth taking by: not the fastest where that gains less than its time
         would gain others."""
-        fastest = job.fastest
         price = self._price.per_ms(now)
         if price > 0 and job.pinned is None:
-            work = self._estimates.work_ms(job.expected[fastest]) + _EACH_MS
-            if job.top1[fastest] < price * work:
+            work = self._estimates.work_ms(job.expected[job.fastest]) + _EACH_MS
+            if job.top1[job.fastest] < price * work:
                 return job.frontier[0]
-        return fastest
+        return job.fastest
 
     def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
         """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
