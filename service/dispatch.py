@@ -14,6 +14,7 @@ from service.contention import Contention
 from service.deadline_queue import DeadlineQueue
 from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
+from service.pessimism import Pessimism
 from service.running import Running
 from service.schemas import Decision
 
@@ -23,9 +24,6 @@ UNBOUNDED_PATIENCE_MS = 10_000.0
 LATE_PATIENCE_MS = 1_000.0
 # There is room where all requests may be so many times the work of the most accurate variant.
 _ROOM = 1.2
-# What waits may take so many times as long as expected: it is a burst that makes a queue long, and a burst
-# takes the workers' cores too.
-_PESSIMISM = 1.15
 # Within so many times its bound a variant is surely in time.
 _SURELY = 1.5
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
@@ -55,6 +53,7 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
+        self._pessimism = Pessimism()
         self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
 
     def __len__(self) -> int:
@@ -85,6 +84,7 @@ class Dispatcher:
         self._contention.rank(job)
         job.submitted = now
         job.alone = not self._queue and not self._running
+        job.in_line = not self._at_once
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         hopeful = self._contention.came(job, now)
         if hopeful and self._preempt(job, now):
@@ -145,6 +145,7 @@ class Dispatcher:
             if costs.bounds_ms[job.fastest] > slack:
                 if job.reject_late:
                     if slack <= 0:
+                        self._learn(job, kept=False)
                         self._contention.lost(job, job.top1[job.fastest], now)
                         return job
                     if self._others_hurry and costs.medians_ms[job.fastest] > slack and self._believed(now):
@@ -157,6 +158,7 @@ class Dispatcher:
                     job.due = job.deadline + LATE_PATIENCE_MS
                     self._queue.push(job)
                     continue
+            self._learn(job, kept=costs.bounds_ms[job.fastest] <= slack)
             if job.pinned is not None:
                 return self._assign_patient(job, now)
             allowance = self._contention.allowance_ms(job, costs, now)
@@ -240,6 +242,12 @@ class Dispatcher:
         self._contention.started(share, work * expected.threads, now)
         return assignment
 
+    def _learn(self, job: Job, *, kept: bool) -> None:
+        """The turn has come of a job that was admitted by what waited before it, and it has enough time left
+        or not."""
+        if job.reject_late and job.in_line:
+            self._pessimism.observe(kept=kept)
+
     def _preempt(self, job: Job, now: float) -> bool:
         """Whether the job shall run ahead of one that has started and has the most time to spare: where it
         would lose much by waiting, and nobody waits who is due before it."""
@@ -289,14 +297,18 @@ class Dispatcher:
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         others, at = iter(self._queue), self._queue.ahead(job.due)  # read from ahead to behind
-        ahead_ms = (_PESSIMISM * self._contention.work_ms(other) for other in itertools.islice(others, at))
+        ahead_ms = (self._waiting_ms(other) for other in itertools.islice(others, at))
         behind = (self._demand(other, other.fastest, now) for other in others if not other.late)
         demand = self._demand(job, self._contention.least(job, now), now)
         return planner.lateness_ms(demand, self._running.free_ms(now), ahead_ms, behind)
 
     def _demand(self, job: Job, least: int, now: float) -> planner.Demand:
         bound_ms = self.estimates.bound_ms(job.expected[least])
-        return planner.Demand(job.slack_ms(now), bound_ms, _PESSIMISM * self._contention.work_ms(job))
+        return planner.Demand(job.slack_ms(now), bound_ms, self._waiting_ms(job))
+
+    def _waiting_ms(self, job: Job) -> float:
+        """The work that a waiting job is reckoned with, to see who could still be in time."""
+        return self._pessimism.factor * self._contention.work_ms(job)
 
 
 def _best_that_loads(expected: Sequence[Expected]) -> int:

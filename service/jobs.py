@@ -31,6 +31,7 @@ class Job:
     payload: Any = None
     submitted: float = 0.0
     alone: bool = False  # when it was admitted, nobody else was there
+    in_line: bool = False  # when it was admitted, others were to run before a worker would be free
     fastest: int = 0
     frontier: Sequence[int] = ()
     due: float = 0.0
