@@ -34,6 +34,7 @@ from service.latency import ANSWER_MS
 
 _WAVE, _RAMP, _AZURE = "wave 0.3x-2x", "ramp to 3x", "Azure trace 1x"
 _MODERATE = ("0.2x", "0.5x", "0.7x", "1x")  # what does not overload the largest variant has no FCFS rows
+_FLOOD = "flood"  # has its turn beside the policies
 # Rounds of a load that varies last so many times as long: a queue that grows needs time to show it.
 _VARYING, _LONGER = (_WAVE, _RAMP, _AZURE), 4
 Row = dict[str, float]
@@ -78,21 +79,20 @@ class Bench:
         self._top1 = {v["id"]: published_top1(v["id"]) for v in loaded}
         self._inference_ms: dict[str, float] = {v["id"]: v["latency_ms"]["p50"] for v in loaded}
         self._variants = sorted(self._top1, key=self._top1.__getitem__, reverse=True)
+        self._beside: dict[str, dict[str, float]] = {}  # what floods showed in the turns of each trace
 
     def run(self, *, policies: bool = False) -> dict[str, object]:
         capacity = {v: max(self._flood(v) for _ in range(3)) for v in self._variants}
         largest, smallest = capacity[self._variants[0]], capacity[self._variants[-1]]
         print(f"capacity: largest {largest:.0f}, smallest variant {smallest:.0f} requests/s", flush=True)
         idle_ms = self._idle_ms()
-        # Under load all CPUs compute, and read and answer too: a picture takes of them what a flood shows.
-        loaded_ms = idle_ms * usable_cpus() * 1e3 / np.array(list(capacity.values())) / idle_ms.mean(axis=0)
-        works = (idle_ms, loaded_ms)
-        rows = {name: self._row(name, largest, works, policies) for name in self._traces()}
+        rows = {name: self._row(name, largest, idle_ms, policies) for name in self._traces()}
         recovery_ms = self._recovery_ms(2 * smallest, self._options.recovery_seconds)
         print(f"after the overload the first answer in time came after {recovery_ms:.0f} ms", flush=True)
         return {
             "variants": {v: {"top1": self._top1[v], "p50_ms": self._inference_ms[v]} for v in self._variants},
             "capacity_per_s": {v: round(c, 1) for v, c in capacity.items()},
+            "capacity_beside_per_s": self._beside,
             "seconds": self._options.seconds,
             "rounds": self._options.rounds,
             "rows": rows,
@@ -117,28 +117,35 @@ class Bench:
         rate = float(name.removesuffix("x")) * capacity
         return simulator.poisson(rate, int(rate * seconds), seed)
 
-    def _row(
-        self, name: str, capacity: float, works: tuple[simulator.Floats, simulator.Floats], policies: bool
-    ) -> Rows:
+    def _row(self, name: str, capacity: float, idle_ms: simulator.Floats, policies: bool) -> Rows:
         """All policies on one trace. They take turns in short rounds, each with arrivals of its own: machines
-        that others use too drift, and what drifts shall not favour one."""
+        that others use too drift, and what drifts shall not favour one. So the floods that tell what a
+        clairvoyant could reach take their turn too."""
         wanted: dict[str, tuple[str | None, bool]] = {"ours": (None, True)}
         if policies:
             wanted |= {f"static {v}": (v, True) for v in self._variants}
             if name not in _MODERATE:
                 wanted |= {f"fcfs {v}": (v, False) for v in self._variants}
+        turns = list(wanted)
+        turns.insert(max(1, len(turns) - 1), _FLOOD)  # what it leaves in the estimates is not for ours
         answers: dict[str, list[Answer]] = {policy: [] for policy in wanted}
-        bounds = []
-        for seed in range(self._rounds(name)):
-            times = self._arrivals(name, capacity, seed)
-            bounds.append(self._clairvoyant(times, *works, seed))
-            order = list(wanted.items())
-            order = order[seed % len(order) :] + order[: seed % len(order)]  # each in turn is the first
-            for policy, (pinned, budgets) in order:
-                answers[policy] += self._replayed(times, seed, pinned=pinned, budgets=budgets)
+        floods, rounds = [], [self._arrivals(name, capacity, seed) for seed in range(self._rounds(name))]
+        for seed, times in enumerate(rounds):
+            start = seed % len(turns)  # each in turn is the first
+            for turn in turns[start:] + turns[:start]:
+                if turn == _FLOOD:
+                    floods.append([self._flood(v) for v in self._variants])
+                else:
+                    pinned, budgets = wanted[turn]
+                    answers[turn] += self._replayed(times, seed, pinned=pinned, budgets=budgets)
+        most = np.max(floods, axis=0)
+        # Under load all CPUs compute, and read and answer too: a picture takes of them what a flood shows.
+        loaded_ms = idle_ms * usable_cpus() * 1e3 / most / idle_ms.mean(axis=0)
+        bounds = [self._clairvoyant(times, idle_ms, loaded_ms, seed) for seed, times in enumerate(rounds)]
         row = {policy: summary(found, self._top1) for policy, found in answers.items()}
         row["ours"]["clairvoyant"] = round(float(np.mean(bounds)), 4)
-        print(f"{name:<15} {ratios(row)} {row['ours']}", flush=True)
+        self._beside[name] = dict(zip(self._variants, most.round(1).tolist(), strict=True))
+        print(f"{name:<15} {ratios(row)} {row['ours']} {self._beside[name]}", flush=True)
         return row
 
     def _rounds(self, name: str) -> int:
