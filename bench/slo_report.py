@@ -29,7 +29,8 @@ published top-1 of the answers that were on time, over all requests. 1x is what 
 ({most:.0f} requests/s; `{smallest}`: {least:.0f}). *Static*: the best single variant in hindsight, with the
 same deadline queue and dropping. *FCFS*: a single variant first come first served without dropping, the best
 in hindsight and the largest. *Clairvoyant*: an upper bound that knows all arrivals, what each takes, and how
-many requests a second of each variant this device was seen to answer at most (`bench/clairvoyant.py`).
+many requests a second of each variant this device was seen to answer at most, between the same turns
+(`bench/clairvoyant.py`).
 
 | trace | goodput accuracy | to best static | to best FCFS | to largest FCFS | to clairvoyant |
 |---|---|---|---|---|---|
