@@ -4,7 +4,7 @@ Replays open-loop traces over real photos against a real server, one after the o
 policy; every variant pinned with the same deadline queue and dropping (the static policies); and every
 variant pinned without a budget, first come first served without dropping, as servers do that know no
 deadlines. Beside them stands what a clairvoyant could reach. Writes JSON, a table and a plot. As it comes it
-takes 25 minutes.
+takes 27 minutes.
 
 With `--base-url` only our policy is replayed, against a server that runs already.
 """

@@ -7,7 +7,7 @@ it rises with each request whose time was spent waiting and falls a little with 
 rests where `BROKEN` of them are.
 """
 
-BROKEN = 0.01  # of all that were admitted; the factor settles where so many find too little time left
+BROKEN = 0.01  # of those that insist and were admitted behind others; where so many break, it settles
 _LEAST, _MOST = 1.1, 1.6
 _STEP = 0.05
 

@@ -46,6 +46,7 @@ PURE = {
     "model_store/webp.py",
     "service/planner.py",
     "service/contention.py",
+    "service/pessimism.py",
     "service/sharing.py",
 }
 NO_CLOCK_NO_IO = {"time", "os", "pathlib", "threading", "asyncio", "socket", "random", "logging"}
