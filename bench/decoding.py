@@ -146,7 +146,7 @@ def accuracy(root: Path, images: Path, crops: int) -> None:
         session = OnnxSession(model)
         right = np.array(
             [
-                [session.run(way(data, session.resolution)[np.newaxis]).argmax() == picture.index
+                [session.run(way(data, manifest.resolution)[np.newaxis]).argmax() == picture.index
                  for way in (pillow, served)]
                 for picture in evaluate.read_labels(images, session.classes)
                 for data in crops_of(picture.path.read_bytes(), crops)

@@ -133,7 +133,7 @@ def _print_row(name: str, compositions: list[Composition], found: list[list[Face
 
 def _print_latencies(store: ModelStore, runs: int) -> None:
     models: dict[str, tuple[Runnable, int]] = {
-        "mobilenet_v1_1.0_224_fp32": (OnnxSession(build_classifier(random_weights(1.0), 224)), 224)
+        "mobilenet_v1_1.0_224_fp32": (OnnxSession(build_classifier(random_weights(1.0))), 224)
     }
     for variant in _variants(store):
         detector = OnnxDetector(store.open(TASK, variant)[1])

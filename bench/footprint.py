@@ -62,8 +62,8 @@ def measure(store: Path, state_dir: Path, requests: int) -> dict[str, float]:
         "variants": len(ModelStore(store).variants()),
         "ready_first_start_s": round(cold_s, 2),
         "ready_cached_profile_s": round(statistics.median(ready_s), 2),
-        "resident_idle_mib": round(idle_mib),
-        "resident_after_load_mib": round(loaded_mib),
+        "resident_idle_mib": round(idle_mib, 1),
+        "resident_after_load_mib": round(loaded_mib, 1),
         "idle_cpu_percent": round(idle_cpu, 2),
         "requests": requests,
     }

@@ -33,10 +33,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()
     weights = random_weights(options.alpha)
-    floats = build_classifier(weights, options.resolution)
-    integers = build_quantized_classifier(
-        quantize(weights, drawn_pictures(4, options.resolution)), options.resolution
-    )
+    floats = build_classifier(weights)
+    integers = build_quantized_classifier(quantize(weights, drawn_pictures(4, options.resolution)))
     picture = np.random.default_rng(0).integers(
         0, 256, (1, options.resolution, options.resolution, 3), np.uint8
     )
@@ -44,7 +42,12 @@ def main() -> None:
     for name, model, changes in (("fp32", floats, _FLOAT_CHANGES), ("int8", integers, {})):
         sessions = {"as it is": session(model)}
         sessions |= {label: session(_changed(model, change)) for label, change in changes.items()}
-        sessions |= {label: session(model, choose) for label, choose in _OPTIONS.items()}
+        side = options.resolution
+        fixed = {
+            "one resolution": _fixed(H=side, W=side),
+            "one resolution, one picture at a time": _fixed(N=1, H=side, W=side),
+        }
+        sessions |= {label: session(model, choose) for label, choose in (fixed | _OPTIONS).items()}
         _report(name, sessions, picture, options.runs)
 
 
@@ -134,6 +137,14 @@ def _entry(key: str, value: str) -> Options:
     return lambda options: options.add_session_config_entry(key, value)
 
 
+def _fixed(**sizes: int) -> Options:
+    def fix(options: ort.SessionOptions) -> None:
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
+
+    return fix
+
+
 def _attribute(name: str, value: object) -> Options:
     return lambda options: setattr(options, name, value)
 
@@ -144,7 +155,6 @@ _FLOAT_CHANGES: dict[str, Change] = {
     "classifier as a convolution": _classify_by_convolution,
 }
 _OPTIONS: dict[str, Options] = {
-    "one picture, a fixed shape": lambda options: options.add_free_dimension_override_by_name("N", 1),
     "denormals are zero": _entry("session.set_denormal_as_zero", "1"),
     "no memory arena": _attribute("enable_cpu_mem_arena", False),
     "no memory pattern": _attribute("enable_mem_pattern", False),

@@ -64,9 +64,9 @@ def graphs(alpha: float, resolution: int) -> dict[str, bytes]:
     quantized = quantize(weights, drawn_pictures(CALIBRATION_PICTURES, resolution))
     return {
         "plain_fp32": plain,
-        "fp32": build_classifier(weights, resolution),
+        "fp32": build_classifier(weights),
         "plain_int8": plain_static(plain, resolution),
-        "int8": build_quantized_classifier(quantized, resolution),
+        "int8": build_quantized_classifier(quantized),
     }
 
 

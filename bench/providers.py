@@ -59,16 +59,17 @@ def graphs(alpha: float, resolution: int) -> dict[str, bytes]:
     weights = random_weights(alpha)
     quantized = quantize(weights, drawn_pictures(CALIBRATION_PICTURES, resolution))
     return {
-        "fp32": build_classifier(weights, resolution),
-        "int8": build_quantized_classifier(quantized, resolution),
+        "fp32": build_classifier(weights),
+        "int8": build_quantized_classifier(quantized),
     }
 
 
 def measure(model: bytes, resolution: int, runs: int) -> dict[str, tuple[float, float]]:
     """Median milliseconds by the clock, and least milliseconds of the processor, by name."""
-    ways: dict[str, Run] = {p: OnnxSession(model, provider=p).run for p in (CPU, *accelerators())}
+    ways: dict[str, Run] = {CPU: OnnxSession(model).run}
+    ways |= {p: OnnxSession(model, provider=p, resolution=resolution).run for p in accelerators()}
     if importlib.util.find_spec("openvino"):
-        ways[_DIRECT] = _compiled(model)
+        ways[_DIRECT] = _compiled(model, resolution)
     picture = np.random.default_rng(0).integers(0, 256, (1, resolution, resolution, 3), np.uint8)
     clock: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}
@@ -82,12 +83,14 @@ def measure(model: bytes, resolution: int, runs: int) -> dict[str, tuple[float, 
     return {name: (statistics.median(clock[name]), min(processor[name])) for name in ways}
 
 
-def _compiled(model: bytes) -> Run:
+def _compiled(model: bytes, resolution: int) -> Run:
     """By OpenVINO without ONNX Runtime, with the properties that the provider gets."""
     openvino: Any = importlib.import_module("openvino")
     core = openvino.Core()
     properties = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
-    request = core.compile_model(core.read_model(model), "CPU", properties).create_infer_request()
+    network = core.read_model(model)
+    network.reshape([-1, resolution, resolution, 3])
+    request = core.compile_model(network, "CPU", properties).create_infer_request()
     return lambda picture: request.infer([picture])
 
 

@@ -30,10 +30,12 @@ def random_weights(alpha: float, seed: int = 0) -> NetworkWeights:
     return NetworkWeights(alpha, tuple(layers), SYMMETRIC_SCALING, False, 224)
 
 
-def fill(root: Path, shapes: tuple[tuple[float, int], ...] = SHAPES) -> ModelStore:
+def fill(root: Path, shapes: tuple[tuple[float, int], ...] = SHAPES, *, alike: bool = True) -> ModelStore:
+    """The resolutions of an alpha have the same weights, unless they are not to be `alike`."""
     store = ModelStore(root)
     task = tasks.ensure_task(store, "imagenet")
     provenance = build.Provenance("random", "bench/random_store.py", "0" * 64, "none")
     for alpha, resolution in shapes:
-        build.install_network(store, task, random_weights(alpha), provenance, resolution=resolution)
+        weights = random_weights(alpha, 0 if alike else resolution)
+        build.install_network(store, task, weights, provenance, resolution=resolution)
     return store

@@ -39,7 +39,7 @@ _WEIGHTS_LOADERS: dict[str, tuple[str, Callable[[Path], NetworkWeights]]] = {
     ".h5": ("Keras HDF5", keras_h5.load),
     ".hdf5": ("Keras HDF5", keras_h5.load),
 }
-CALIBRATION_PICTURES = 8
+CALIBRATION_PICTURES, CALIBRATION_RESOLUTION = 8, 160
 TRAINED_FORMAT = "trained here"
 FORMATS = ".pb, .tflite, .h5, .hdf5, model.json (TensorFlow.js) or its folder, .onnx, .npz (trained here)"
 
@@ -95,9 +95,9 @@ def install_network(
         raise WeightsError(f"{network.classes} classes, but {task.name} has {task.classes}")
     precision: Precision
     if isinstance(network, QuantizedNetwork):
-        precision, model = "int8", build_quantized_classifier(network, resolution, task.head)
+        precision, model = "int8", build_quantized_classifier(network, task.head)
     else:
-        precision, model = "fp32", build_classifier(network, resolution, task.head)
+        precision, model = "fp32", build_classifier(network, task.head)
     shape = VariantShape(network.alpha, resolution, precision)
     return _install(
         store, task, model, shape, provenance,
@@ -156,9 +156,7 @@ def install_file(
     if task.head == "detection":
         raise WeightsError(f"{task.name} has no files to import; `model-store pull` fetches what there is")
     if path.suffix.lower() == ".onnx":
-        found = onnx_model.load(path, task.classes)
-        if resolution not in (None, found.resolution):
-            raise WeightsError(f"{path.name} is built for {found.resolution} pixels, not {resolution}")
+        found = onnx_model.load(path, task.classes, resolution)
         provenance = Provenance("ONNX", location, _sha256(path), licence)
         precision: Precision = "int8" if found.quantized else "fp32"
         shape = VariantShape(found.alpha, found.resolution, precision)
@@ -201,7 +199,7 @@ def quantize_variant(
         quantized = _quantized(model, source, task.head)
     except WeightsError as error:
         raise WeightsError(f"{variant} cannot be quantised: {error}") from error
-    answers = _answers(quantized, task)
+    answers = _answers(quantized, task, source.resolution)
     digest = hashlib.sha256(quantized).hexdigest()
     made_from = QuantizedFrom(
         variant=source.id, sha256=source.sha256, accuracy=source.accuracy, method=METHOD
@@ -224,13 +222,17 @@ def _int8_twin(manifest: VariantManifest) -> str:
 
 
 def _quantized(model: bytes, source: VariantManifest, head: Head) -> bytes:
-    size = source.resolution
-    # The larger, the fewer: what counts is how many places of a map are seen.
-    count = max(1, round(CALIBRATION_PICTURES * min(1.0, (224 / size) ** 2)))
-    pictures = drawn_pictures(count, size)
     if head == "detection":
-        return build_quantized_detector(quantize_detector(read_detector(model), pictures), size)
-    return build_quantized_classifier(quantize(read_classifier(model), pictures), size, head)
+        size = source.resolution
+        # The larger, the fewer: what counts is how many places of a map are seen.
+        count = max(1, round(CALIBRATION_PICTURES * min(1.0, (224 / size) ** 2)))
+        network = quantize_detector(read_detector(model), drawn_pictures(count, size))
+        return build_quantized_detector(network, size)
+    # Weights that serve several resolutions give one file for all of them, whose session they share. Those of
+    # attributes are of one each.
+    size = CALIBRATION_RESOLUTION if head == "classification" else source.resolution
+    pictures = drawn_pictures(CALIBRATION_PICTURES, size)
+    return build_quantized_classifier(quantize(read_classifier(model), pictures), head)
 
 
 def _install(
@@ -263,7 +265,7 @@ def _install(
         ),
         licence=provenance.licence,
         sha256=hashlib.sha256(model).hexdigest(),
-        golden=_answers(model, task),
+        golden=_answers(model, task, shape.resolution),
     )
     store.install(manifest, model)
     return manifest
@@ -276,10 +278,10 @@ def _checked_resolution(resolution: int | None) -> int:
     return resolution
 
 
-def _answers(model: bytes, task: TaskManifest) -> dict[str, str]:
+def _answers(model: bytes, task: TaskManifest, resolution: int) -> dict[str, str]:
     """To the golden pictures. Raises WeightsError for what is no answer: it never reaches the store."""
     try:
-        return golden.answers(open_model(model, task.head), task.head)
+        return golden.answers(open_model(model, task.head), task.head, resolution)
     except golden.WrongAnswer as error:
         raise WeightsError(f"the network cannot be used: {error}") from error
 

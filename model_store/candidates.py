@@ -32,7 +32,7 @@ def open_agreeing(
 
     Raises ModelUnusable where it cannot be made, fails to run, or answers otherwise.
     """
-    session = OnnxSession(model, threads, provider=provider, callers=callers)
+    session = OnnxSession(model, threads, provider=provider, callers=callers, resolution=resolution)
     for image in _pictures(resolution):
         try:
             found = session.run(image[np.newaxis])

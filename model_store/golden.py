@@ -6,14 +6,12 @@ the answer to `slopes` by 0.06 to 0.58 and that to `white` by 0.04 to 0.71. A pi
 something to the network has one sure answer, and hides it (0.0002).
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
 from model_store.faces import split_scores
 from model_store.imaging import UInt8Array
-from model_store.manifest import Head, Precision
+from model_store.manifest import Head, Precision, VariantManifest
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession, Scores
 
 # Half the sum of all differences. In fp32 sums differ by their order: by 5e-6 between x86-64 and ARM cores.
@@ -37,33 +35,31 @@ def pictures(resolution: int) -> dict[str, UInt8Array]:
     return {"slopes": slopes[np.newaxis], "white": np.full((1, resolution, resolution, 3), 255, np.uint8)}
 
 
-def answers(session: OnnxSession | OnnxDetector, head: Head) -> dict[str, str]:
+def answers(session: OnnxSession | OnnxDetector, head: Head, resolution: int) -> dict[str, str]:
     """For the manifest, by picture. Raises WrongAnswer where one is no answer of `head`."""
-    found = _answers(session, head)
+    found = _answers(session, head, resolution)
     return {name: " ".join(f"{number:.5f}" for number in numbers) for name, numbers in found.items()}
 
 
-def check(
-    session: OnnxSession | OnnxDetector, head: Head, precision: Precision, expected: Mapping[str, str]
-) -> None:
-    """Raises WrongAnswer when the model's answer is none of `head`, or not the one `expected` of a picture.
+def check(session: OnnxSession | OnnxDetector, head: Head, manifest: VariantManifest) -> None:
+    """Raises WrongAnswer when the model's answer is none of `head`, or not the one of its manifest.
 
     What is not known here is passed over: nothing is expected of older manifests' variants.
     """
-    for name, numbers in _answers(session, head).items():
-        if name not in expected:
+    for name, numbers in _answers(session, head, manifest.resolution).items():
+        if name not in manifest.golden:
             continue
         try:
-            wanted = np.array(expected[name].split(), np.float64)
+            wanted = np.array(manifest.golden[name].split(), np.float64)
         except ValueError:
             raise WrongAnswer(f"its answer to {name!r} cannot be read in its manifest") from None
         apart = np.abs(numbers - wanted).sum() / 2 if numbers.shape == wanted.shape else np.inf
-        if not apart <= _MOST_APART[precision]:
+        if not apart <= _MOST_APART[manifest.precision]:
             raise WrongAnswer(f"its answer to {name!r} is {apart:.2g} apart from that where it was built")
 
 
-def _answers(session: OnnxSession | OnnxDetector, head: Head) -> dict[str, _Numbers]:
-    return {name: _answer(session, head, image) for name, image in pictures(session.resolution).items()}
+def _answers(session: OnnxSession | OnnxDetector, head: Head, resolution: int) -> dict[str, _Numbers]:
+    return {name: _answer(session, head, image) for name, image in pictures(resolution).items()}
 
 
 def _answer(session: OnnxSession | OnnxDetector, head: Head, image: UInt8Array) -> _Numbers:

@@ -3,6 +3,9 @@
 Input `image`: uint8 [N, H, W, 3] RGB. Output `scores`: float32 [N, classes], the probabilities of the
 classes without the background. Normalisation and the final activation are inside. A network of faces has a
 second output, `features`: float32 [N, 1024 alpha], what its head reads.
+
+H and W are left open: the layers are the same at every resolution, so that the variants of one set of weights
+are one and the same model, which is in memory once.
 """
 
 from collections.abc import Sequence
@@ -12,18 +15,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from model_store.architecture import Layer, MobileNetSpec
+from model_store.architecture import RESOLUTIONS, Layer, MobileNetSpec
 from model_store.graph_builder import PRODUCER, GraphBuilder
 from model_store.manifest import Head
 from model_store.weights import InputScaling, LayerWeights, NetworkWeights, WeightsError, assemble
 
 
-def build_classifier(weights: NetworkWeights, resolution: int, head: Head = "classification") -> bytes:
-    """Serialised ONNX of the network for square pictures of `resolution` pixels.
-
-    The same weights and resolution always give the same bytes.
-    """
-    spec = MobileNetSpec(weights.alpha, resolution, weights.classes + weights.background)
+def build_classifier(weights: NetworkWeights, head: Head = "classification") -> bytes:
+    """Serialised ONNX of the network. The same weights always give the same bytes."""
+    spec = MobileNetSpec(weights.alpha, RESOLUTIONS[0], weights.classes + weights.background)
     graph = FloatGraph()
     *convolutions, _ = spec.layers
     graph.body(convolutions, weights.layers[:-1], weights.scaling)
@@ -34,7 +34,7 @@ def build_classifier(weights: NetworkWeights, resolution: int, head: Head = "cla
         outputs["features"] = [spec.features]
     else:
         graph.probabilities(weights.classes + weights.background, background=weights.background)
-    model = graph.model_of("mobilenet_v1", resolution, outputs)
+    model = graph.model("mobilenet_v1", outputs)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -45,7 +45,7 @@ def read_classifier(model: bytes) -> NetworkWeights:
     tensors = {t.name: np.array(numpy_helper.to_array(t)) for t in proto.graph.initializer}
     layers = {
         layer.name: LayerWeights(tensors[f"{layer.name}/kernel"], tensors[f"{layer.name}/bias"])
-        for layer in MobileNetSpec(1.0, 224).layers
+        for layer in MobileNetSpec(1.0, RESOLUTIONS[0]).layers
         if {f"{layer.name}/kernel", f"{layer.name}/bias"} <= tensors.keys()
     }
     if proto.producer_name != PRODUCER or "input_zero" not in tensors:

@@ -5,6 +5,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from model_store.faces import ATTRIBUTES, OUTPUTS
+from model_store.runtime import SIDES
 
 OPSET = 17
 IR_VERSION = 8  # what ONNX Runtime 1.12 and later read
@@ -80,13 +81,13 @@ class GraphBuilder:
             axes = self.tensor("class_axis", np.array([1], np.int64))
             self.node("Slice", "scores", starts, ends, axes)
 
-    def model(self, name: str, resolution: int, classes: int) -> onnx.ModelProto:
-        """`image` uint8 [N, resolution, resolution, 3] to `scores` float32 [N, classes]."""
-        return self.model_of(name, resolution, {"scores": [classes]})
-
-    def model_of(self, name: str, resolution: int, outputs: dict[str, list[int]]) -> onnx.ModelProto:
-        """`image` uint8 [N, resolution, resolution, 3] to float32 `outputs`, their axes after N by name."""
-        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", resolution, resolution, 3])
+    def model(
+        self, name: str, outputs: dict[str, list[int]], resolution: int | None = None
+    ) -> onnx.ModelProto:
+        """`image` uint8 [N, H, W, 3] to float32 `outputs`, their axes after N by name; for pictures of any
+        size unless `resolution` is given."""
+        sides = SIDES if resolution is None else [resolution, resolution]
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *sides, 3])
         answers = [
             helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *axes])
             for output, axes in outputs.items()

@@ -12,13 +12,41 @@ def open_variant(
 ) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
     """Raises VariantCorrupt, or ModelUnusable when it does not run here or does not answer what its task and
     its manifest say; with the variant's name."""
-    manifest, model = store.open(task.name, variant)
-    try:
-        session = open_model(model, task.head, threads)
-        _check(session, manifest, task)
-    except ModelUnusable as error:
-        raise ModelUnusable(f"{variant} of {task.name}: {error}") from error
-    return manifest, session
+    return Openings(store, task, threads).open(variant)
+
+
+class Openings:
+    """Opens variants of one task. Those whose models are the same file, as the resolutions of one set of
+    weights, get the same session: it is in memory once."""
+
+    def __init__(self, store: ModelStore, task: TaskManifest, threads: int = 1) -> None:
+        self._store, self._task, self._threads = store, task, threads
+        self._sessions: dict[str, OnnxSession | OnnxDetector] = {}  # by their models' sha256
+
+    def open(self, variant: str) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
+        """As `open_variant`."""
+        manifest, model = self._store.open(self._task.name, variant)
+        try:
+            session = self._sessions.get(manifest.sha256)
+            if session is None:
+                session = open_model(model, self._task.head, self._threads)
+            check_fit(session, manifest, self._task)
+        except ModelUnusable as error:
+            raise ModelUnusable(f"{variant} of {self._task.name}: {error}") from error
+        self._sessions[manifest.sha256] = session
+        return manifest, session
+
+
+def check_fit(session: OnnxSession | OnnxDetector, manifest: VariantManifest, task: TaskManifest) -> None:
+    """Raises ModelUnusable when what a session takes and answers is not what the two manifests say."""
+    if session.resolution not in (None, manifest.resolution):
+        raise ModelUnusable(f"{session.resolution} pixels, but {manifest.resolution} in its manifest")
+    if isinstance(session, OnnxDetector):
+        expected = SsdSpec(manifest.resolution).anchors
+        if session.anchors != expected:
+            raise ModelUnusable(f"{session.anchors} anchors, but {expected} at {manifest.resolution} pixels")
+    elif session.classes != task.classes:
+        raise ModelUnusable(f"{session.classes} classes, but {task.classes} labels")
 
 
 def check_variant(store: ModelStore, task: str, variant: str) -> None:
@@ -27,15 +55,4 @@ def check_variant(store: ModelStore, task: str, variant: str) -> None:
     manifest = store.task(task)
     store.labels(manifest)
     found, session = open_variant(store, manifest, variant)
-    golden.check(session, manifest.head, found.precision, found.golden)
-
-
-def _check(session: OnnxSession | OnnxDetector, manifest: VariantManifest, task: TaskManifest) -> None:
-    if session.resolution != manifest.resolution:
-        raise ModelUnusable(f"{session.resolution} pixels, but {manifest.resolution} in its manifest")
-    if isinstance(session, OnnxDetector):
-        expected = SsdSpec(session.resolution).anchors
-        if session.anchors != expected:
-            raise ModelUnusable(f"{session.anchors} anchors, but {expected} at {session.resolution} pixels")
-    elif session.classes != task.classes:
-        raise ModelUnusable(f"{session.classes} classes, but {task.classes} labels")
+    golden.check(session, manifest.head, found)

@@ -9,7 +9,7 @@ nothing: the picture is read as it lies in memory. Only softmax is in float.
 import numpy as np
 import onnx
 
-from model_store.architecture import Layer
+from model_store.architecture import RESOLUTIONS, Layer
 from model_store.graph_builder import GraphBuilder
 from model_store.manifest import Head
 from model_store.quantized import QuantizedChain, QuantizedNetwork, QuantizedWeights
@@ -19,14 +19,12 @@ from model_store.quantized import QuantizedChain, QuantizedNetwork, QuantizedWei
 _BLOCK_PIXELS, _BLOCK_COLUMNS = 4, 2
 
 
-def build_quantized_classifier(
-    network: QuantizedNetwork, resolution: int, head: Head = "classification"
-) -> bytes:
-    """Serialised ONNX for square pictures of `resolution` pixels; the same network, the same bytes.
+def build_quantized_classifier(network: QuantizedNetwork, head: Head = "classification") -> bytes:
+    """Serialised ONNX of the network, for pictures of any resolution; the same network, the same bytes.
 
     Its outputs are those of the float network (see `graph`).
     """
-    spec = network.spec(resolution)
+    spec = network.spec(RESOLUTIONS[0])
     *convolutions, _ = spec.layers
     graph = IntegerGraph(network)
     graph.stem(convolutions[0])
@@ -40,7 +38,7 @@ def build_quantized_classifier(
     else:
         graph.classifier(network.layers[-1])
         graph.probabilities(network.classes + network.background, background=network.background)
-    model = graph.model_of("mobilenet_v1_int8", resolution, outputs)
+    model = graph.model("mobilenet_v1_int8", outputs)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -75,14 +73,13 @@ class IntegerGraph(GraphBuilder):
             self._scales.append((scale, self.tensor(f"activation_{i}/zero", np.uint8(activation.zero))))
 
     def stem(self, layer: Layer) -> None:
-        half = layer.out_size
-        self._reshape("pixel_blocks", layer.in_size, layer.in_size // _BLOCK_PIXELS, 4 * layer.in_channels)
+        self._rows_of("pixel_blocks", _BLOCK_PIXELS * layer.in_channels)
         self.node("Transpose", "block_planes", perm=[0, 3, 1, 2])
         weights = blocked_kernel(self._network.layers[0])
         # A row of zeros below and a column of blocks to the right: all that `SAME` asks for at stride 2.
         self._convolve(0, f"{layer.name}/blocks", weights, pads=[0, 0, 1, 1], strides=[2, 1], group=1)
         self.node("Transpose", "column_pairs", perm=[0, 2, 3, 1])
-        self._reshape("columns", half, half, layer.out_channels)
+        self._rows_of("columns", layer.out_channels)
         self.node("Transpose", layer.name, perm=[0, 3, 1, 2])
 
     def convolution(self, index: int, layer: Layer) -> None:
@@ -140,5 +137,7 @@ class IntegerGraph(GraphBuilder):
             self.constant("DequantizeLinear", self.tensor(f"{name}/bias", weights.bias), bias_step, axis=0),
         )
 
-    def _reshape(self, output: str, *sizes: int) -> None:
-        self.node("Reshape", output, self.tensor(f"{output}/shape", np.array([0, *sizes], np.int64)))
+    def _rows_of(self, output: str, channels: int) -> None:
+        """The same rows, each cut up anew into pixels of so many channels."""
+        shape = np.array([0, 0, -1, channels], np.int64)
+        self.node("Reshape", output, self.tensor(f"{output}/shape", shape))

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 Scores = npt.NDArray[np.float32]
 RUNTIME_VERSION = f"onnxruntime-{ort.__version__}"
 CPU = "CPUExecutionProvider"
+# Names of the sizes that a model of this store leaves open: it takes square pictures of any resolution.
+SIDES = ("H", "W")
 
 
 class ModelUnusable(Exception):
@@ -123,11 +125,21 @@ class _OnnxModel:
 
     # What the head must answer: by name the axes after N, each of a fixed size, some of this very one.
     _outputs: ClassVar[dict[str, tuple[str | int, ...]]]
+    _any_size: ClassVar[bool]  # may it take pictures of any resolution?
     # What it may offer besides, for others to ask for.
     _offered: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        threads: int = 1,
+        *,
+        provider: str = CPU,
+        callers: int = 1,
+        resolution: int | None = None,
+    ) -> None:
         """`threads` are for one picture, `callers` the threads that run pictures at the same time.
+        `resolution`, in pixels, is for providers that compile a model for one size.
 
         Raises ModelUnusable when the runtime, or the provider, refuses `model`, or its interface is another.
         """
@@ -137,6 +149,9 @@ class _OnnxModel:
         options.inter_op_num_threads = 1
         # A spinning thread takes the core that another request needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if resolution is not None:
+            for side in SIDES:
+                options.add_free_dimension_override_by_name(side, resolution)
         options.log_severity_level = (
             3 if provider == CPU else 4
         )  # what fails elsewhere is told by who tries it
@@ -151,11 +166,6 @@ class _OnnxModel:
         self._session._model_bytes = None
         self._check_interface()
 
-    @property
-    def resolution(self) -> int:
-        """Side of the square input in pixels."""
-        return int(self._session.get_inputs()[0].shape[1])
-
     def _check_interface(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         answers = [v for v in outputs if v.name not in self._offered]
@@ -168,7 +178,10 @@ class _OnnxModel:
             raise ModelUnusable(f"the model has {names}; {expected}")
         image, *shapes = (v[2] for v in found)
         sizes = image[1:3] if len(image) == 4 else []
-        square = len(sizes) == 2 and isinstance(sizes[0], int) and sizes[0] == sizes[1]
+        fixed = [isinstance(side, int) for side in sizes]
+        square = len(sizes) == 2 and (
+            sizes[0] == sizes[1] if all(fixed) else self._any_size and not any(fixed)
+        )
         fixed_batch = bool(image) and isinstance(image[0], int)
         if not square or fixed_batch or image[3] != 3 or not all(map(_fits, shapes, self._outputs.values())):
             both = " and ".join(str(shape) for shape in (image, *shapes))
@@ -180,10 +193,17 @@ class OnnxSession(_OnnxModel):
 
     _outputs: ClassVar[dict[str, tuple[str | int, ...]]] = {"scores": ("classes",)}
     _offered: ClassVar[frozenset[str]] = frozenset({"features"})  # of networks of faces
+    _any_size: ClassVar[bool] = True
 
     def run(self, images: UInt8Array) -> Scores:
         (scores,) = self._session.run(["scores"], {"image": images})
         return np.asarray(scores, np.float32)
+
+    @property
+    def resolution(self) -> int | None:
+        """Side of the square input in pixels; None where it takes any."""
+        side = self._session.get_inputs()[0].shape[1]
+        return side if isinstance(side, int) else None
 
     @property
     def classes(self) -> int:
@@ -194,10 +214,16 @@ class OnnxDetector(_OnnxModel):
     """A detector; `boxes` makes boxes of what it predicts."""
 
     _outputs: ClassVar[dict[str, tuple[str | int, ...]]] = {"offsets": ("anchors", 4), "scores": ("anchors",)}
+    _any_size: ClassVar[bool] = False  # its anchors are laid out for one
 
     def run(self, images: UInt8Array) -> Predictions:
         offsets, scores = self._session.run(list(self._outputs), {"image": images})
         return Predictions(np.asarray(offsets, np.float32), np.asarray(scores, np.float32))
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square input in pixels."""
+        return int(self._session.get_inputs()[0].shape[1])
 
     @property
     def anchors(self) -> int:

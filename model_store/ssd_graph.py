@@ -99,6 +99,6 @@ class _IntegerDetector(IntegerGraph, _Predictors):
 
 def _serialised(graph: GraphBuilder, name: str, spec: SsdSpec) -> bytes:
     outputs = {"offsets": [spec.anchors, 4], "scores": [spec.anchors]}
-    model = graph.model_of(name, spec.resolution, outputs)
+    model = graph.model(name, outputs, spec.resolution)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

@@ -99,7 +99,9 @@ def _needs(store: ModelStore) -> tuple[int, int, int]:
     largest file."""
     all_bytes = second_bytes = largest_bytes = 0
     for task in store.tasks():
-        files = [variant.size_bytes for variant in store.variants(task)]
+        # Variants of the same model share a session.
+        models = {v.manifest.sha256 if v.manifest else v.id: v.size_bytes for v in store.variants(task)}
+        files = models.values()
         all_bytes += sum(map(session_bytes, files))
         if files:
             second_bytes += session_bytes(max(files))

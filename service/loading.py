@@ -1,16 +1,16 @@
 """From a store to a catalog: every variant that is sound, has passed its self-test and fits is made ready."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from model_store.imaging import UInt8Array
 from model_store.manifest import TaskManifest, VariantManifest, is_variant_id
-from model_store.opening import open_variant
+from model_store.opening import Openings, check_fit, open_variant
 from model_store.profile import Quantiles
 from model_store.ranking import expected_accuracies
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession
@@ -24,14 +24,14 @@ from service.catalog import (
     TaskCatalog,
     worthwhile,
 )
-from service.residency import TOO_LARGE, OnDemand, Residency
+from service.residency import TOO_LARGE, OnDemand, Residency, held
 from service.self_test import Tested
 
 log = logging.getLogger(__name__)
 
 # So many of a task's variants, the most accurate, may use several threads for one picture: smaller ones fit
 # most budgets with one. The runtime packs the weights for each session anew, so that each costs its size
-# again (24 MiB for alpha 1.0).
+# again (in fp32 24 MiB for alpha 1.0).
 _PARALLEL_VARIANTS = 1
 _NOTHING = Tested({})
 _UNKNOWN: Mapping[str, Quantiles] = {}
@@ -81,6 +81,7 @@ def _load_variants(
     refused: list[RefusedVariant],
     residency: Residency | None,
 ) -> Iterator[tuple[VariantManifest, _Opened]]:
+    loader = _Loader(store, task, residency)
     for found in store.variants(task.name):
         if not is_variant_id(found.id):
             log.warning("%s of %s is no variant and is passed over: %s", found.id, task.name, found.problem)
@@ -89,43 +90,80 @@ def _load_variants(
             refused.append(RefusedVariant(task.name, found.id, problem, found.manifest))
             continue
         try:
-            manifest, session = _load(store, task, found, residency)
+            manifest, session = loader.load(found)
         except (StoreError, ModelUnusable) as error:
             refused.append(RefusedVariant(task.name, found.id, str(error), found.manifest))
         else:
             yield manifest, session
 
 
-def _load(
-    store: ModelStore, task: TaskManifest, found: StoredVariant, residency: Residency | None
-) -> tuple[VariantManifest, _Opened]:
-    if residency is None or found.manifest is None:
-        return _open_warm(store, task, found.id)
+class _Loader:
+    """Of one task's variants, those whose models are the same with one session."""
 
-    def open_again(expected: VariantManifest) -> OnnxSession | OnnxDetector:
-        manifest, session = _open_warm(store, task, expected.id)
-        if manifest.sha256 != expected.sha256:
-            raise ModelUnusable(
-                f"{expected.id} of {task.name} was replaced; the next start takes the new one"
-            )
+    def __init__(self, store: ModelStore, task: TaskManifest, residency: Residency | None) -> None:
+        self._store, self._task, self._residency = store, task, residency
+        self._openings = Openings(store, task)
+        self._on_demand: dict[str, OnDemand[Any]] = {}  # by their models' sha256
+
+    def load(self, found: StoredVariant) -> tuple[VariantManifest, _Opened]:
+        """Raises StoreError and ModelUnusable."""
+        if self._residency is None or found.manifest is None:
+            manifest, session = self._openings.open(found.id)
+            session.run(_grey(manifest.resolution))
+            return manifest, session
+        return found.manifest, self._load_on_demand(self._residency, found.manifest, found.size_bytes)
+
+    def _load_on_demand(
+        self, residency: Residency, manifest: VariantManifest, file_bytes: int
+    ) -> OnDemand[Any]:
+        """Has been in memory once."""
+        known = self._on_demand.get(manifest.sha256)
+        if known is not None:
+            self._store.open(self._task.name, manifest.id)  # its own file has to be sound too
+            self._try(known, manifest)
+            known.variants.append(manifest)
+            return known
+        variants = [manifest]
+        session: OnDemand[Any] = OnDemand(
+            residency, variants, file_bytes, partial(_open_any, self._store, self._task, variants)
+        )
+        if not residency.fits(session):  # to try it could end the process
+            raise ModelUnusable(TOO_LARGE)
+        self._try(session, manifest)
+        self._on_demand[manifest.sha256] = session
         return session
 
-    session: OnDemand[Any] = OnDemand(
-        residency, found.manifest, found.size_bytes, partial(open_again, found.manifest)
-    )
-    if not residency.fits(session):  # to try it could end the process
-        raise ModelUnusable(TOO_LARGE)
-    residency.take([session])
-    residency.give_back([session])
-    return found.manifest, session
+    def _try(self, session: OnDemand[Any], manifest: VariantManifest) -> None:
+        session.residency.take([session])
+        try:
+            opened = cast(OnnxSession | OnnxDetector, held(session))
+            check_fit(opened, manifest, self._task)
+            opened.run(_grey(manifest.resolution))
+        finally:
+            session.residency.give_back([session])
 
 
-def _open_warm(
-    store: ModelStore, task: TaskManifest, variant: str
-) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
-    manifest, session = open_variant(store, task, variant)
+def _open_any(
+    store: ModelStore, task: TaskManifest, variants: Sequence[VariantManifest]
+) -> OnnxSession | OnnxDetector:
+    """Of variants whose models are the same, the first whose file still holds it."""
+    problems: list[StoreError | ModelUnusable] = []
+    for expected in variants:
+        try:
+            return _open_again(store, task, expected)
+        except (StoreError, ModelUnusable) as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _open_again(
+    store: ModelStore, task: TaskManifest, expected: VariantManifest
+) -> OnnxSession | OnnxDetector:
+    manifest, session = open_variant(store, task, expected.id)
+    if manifest.sha256 != expected.sha256:
+        raise ModelUnusable(f"{expected.id} of {task.name} was replaced; the next start takes the new one")
     session.run(_grey(manifest.resolution))
-    return manifest, session
+    return session
 
 
 def _ranked(

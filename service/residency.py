@@ -45,11 +45,12 @@ class OnDemand(Generic[Answer]):
     def __init__(
         self,
         residency: "Residency",
-        manifest: VariantManifest,
+        variants: list[VariantManifest],
         file_bytes: int,
         open_session: Callable[[], Opened[Answer]],
     ) -> None:
-        self.residency, self.manifest = residency, manifest
+        self.residency = residency
+        self.variants = variants  # that it runs: their models are the same
         self.file_bytes, self.bytes = file_bytes, session_bytes(file_bytes)
         self.problem: str | None = None  # why it cannot be opened any more
         # All that follows is the residency's, and changes under its lock.
@@ -136,8 +137,10 @@ class Residency:
         """Before serving: has `always` in memory, from now on for good, and of `order` what fits, the first
         ones first."""
         self._always = frozenset(always)
-        chosen = list(always)
-        for each in order:
+        chosen = list(dict.fromkeys(always))
+        for each in dict.fromkeys(order):  # variants may share one
+            if each in chosen:
+                continue
             taken = sum(other.bytes for other in chosen)
             if self.fits(each) and taken + each.bytes <= self._budget.sessions:
                 chosen.append(each)
@@ -169,16 +172,16 @@ class Residency:
             opened = session.open_session()
         except (StoreError, ModelUnusable) as error:
             session.problem = str(error)
-            log.error(
-                "%s of %s cannot be loaded again: %s", session.manifest.id, session.manifest.task, error
-            )
+            for each in session.variants:
+                log.error("%s of %s cannot be loaded again: %s", each.id, each.task, error)
             raise
         release_memory()  # what opening took besides
         with self._changed:
             session.session, session.users = opened, 1
             self._resident[session] = None
             session.opened_ms.append((time.perf_counter() - started) * 1e3)
-        self._metrics.loaded(session.manifest)
+        for each in session.variants:
+            self._metrics.loaded(each)
 
     def _make_room(
         self, session: OnDemand[object], beside: Collection[OnDemand[object]]
@@ -212,7 +215,8 @@ class Residency:
         del self._resident[session]
         opened, session.session = session.session, None
         assert opened is not None  # noqa: S101  (it was resident)
-        self._metrics.dropped(session.manifest)
+        for each in session.variants:
+            self._metrics.dropped(each)
         return opened
 
 

@@ -21,8 +21,9 @@ class OnnxModel:
     quantized: bool
 
 
-def load(path: Path, classes: int) -> OnnxModel:
-    """Checks interface and classes, and runs a grey picture once. Raises WeightsError."""
+def load(path: Path, classes: int, resolution: int | None = None) -> OnnxModel:
+    """Checks interface and classes, and runs a grey picture once. `resolution` has to be given for a model
+    that takes any. Raises WeightsError."""
     try:
         model = path.read_bytes()
         proto = onnx.load_from_string(model)
@@ -33,10 +34,11 @@ def load(path: Path, classes: int) -> OnnxModel:
         raise WeightsError(f"{path.name} is not a valid ONNX model") from error
     try:
         session = OnnxSession(model)
-        grey = np.full((1, session.resolution, session.resolution, 3), 128, np.uint8)
-        scores = session.run(grey)
     except ModelUnusable as error:
         raise WeightsError(f"{path.name}: {error}") from error
+    size = _size(path.name, session.resolution, resolution)
+    try:
+        scores = session.run(np.full((1, size, size, 3), 128, np.uint8))
     except Exception as error:  # onnxruntime's own classes
         raise WeightsError(f"{path.name} fails on a grey picture") from error
     if not np.isfinite(scores).all():
@@ -44,7 +46,16 @@ def load(path: Path, classes: int) -> OnnxModel:
     if scores.shape != (1, classes):
         raise WeightsError(f"{path.name} answers scores of {scores.shape}, expected (1, {classes})")
     quantized = any(node.op_type == "QLinearConv" or "Quantize" in node.op_type for node in proto.graph.node)
-    return OnnxModel(model, _alpha(proto, path.name), session.resolution, quantized)
+    return OnnxModel(model, _alpha(proto, path.name), size, quantized)
+
+
+def _size(name: str, built_for: int | None, wanted: int | None) -> int:
+    size = built_for or wanted
+    if size is None:
+        raise WeightsError(f"{name} takes pictures of any size: say which with --resolution")
+    if wanted not in (None, size):
+        raise WeightsError(f"{name} is built for {size} pixels, not {wanted}")
+    return size
 
 
 def _alpha(proto: onnx.ModelProto, name: str) -> float:

@@ -145,9 +145,7 @@ def _teacher_answers(
         # The runtime that serves takes a third of the time that the framework does which trains.
         threads = torch.get_num_threads()
         sessions = {
-            resolution: OnnxSession(
-                build_classifier(teacher.at(resolution), resolution, "attributes"), threads
-            )
+            resolution: OnnxSession(build_classifier(teacher.at(resolution), "attributes"), threads)
             for resolution in plan.soft_resolutions
         }
         found = {f.name: _answers(sessions, f) for f in faces}

@@ -24,13 +24,13 @@ def _fail(key: str) -> None:
         os.kill(os.getpid(), signal.Signals[how])
 
 
-def _failing_init(self, model, threads=1, *, provider=CPU, callers=1):  # type: ignore[no-untyped-def]
+def _failing_init(self, *model_and_threads, provider=CPU, **others):  # type: ignore[no-untyped-def]
     _fail(provider)
-    _init(self, model, threads, provider=provider, callers=callers)
+    _init(self, *model_and_threads, provider=provider, **others)
 
 
 def _failing_run(self, images):  # type: ignore[no-untyped-def]
-    _fail(str(self.resolution))
+    _fail(str(images.shape[1]))
     return _run(self, images)
 
 

@@ -25,10 +25,18 @@ class Other(OnnxSession):
 
     shift = 0.0
 
-    def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        threads: int = 1,
+        *,
+        provider: str = CPU,
+        callers: int = 1,
+        resolution: int | None = None,
+    ) -> None:
         super().__init__(model, threads)
         self.provider = provider
-        self.asked = (threads, callers)
+        self.asked = (threads, callers, resolution)
 
     def run(self, images: UInt8Array) -> Scores:
         scores = super().run(images) / np.float32(765)  # the mean colours of a white picture sum to one
@@ -68,7 +76,7 @@ def opened(kind: type[Other], monkeypatch: pytest.MonkeyPatch, precision: Precis
 def test_one_that_agrees_is_made_for_its_threads_and_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     session = opened(Other, monkeypatch)
     assert isinstance(session, Other)
-    assert (session.provider, session.asked) == (OTHER, (2, 3))
+    assert (session.provider, session.asked) == (OTHER, (2, 3, 128))
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,9 @@ def test_import_installs_a_file_that_verifies(
     assert [v["id"] for v in installed["installed"]] == ["mobilenet_v1_0.25_192_fp32"]
     assert installed["fallback"] is False
     onnx = empty / "imagenet" / ID / "1" / "model.onnx"
-    assert "built for 128 pixels, not 192" in console.failure("import", onnx, "--resolution", "192")
+    assert "pictures of any size: say which with --resolution" in console.failure("import", onnx)
+    again = console.json("import", onnx, "--resolution", "160")
+    assert [v["id"] for v in again["installed"]] == ["mobilenet_v1_0.25_160_fp32"]
 
 
 def test_import_of_what_is_no_model_is_one_line(root: Path, tmp_path: Path, console: Console) -> None:

@@ -36,13 +36,13 @@ QUANTISED_PICTURES = 200
 
 
 def session(path: Path, resolution: int) -> OnnxSession:
-    return OnnxSession(build_classifier(build.load_weights(path)[1], resolution))
+    return OnnxSession(build_classifier(build.load_weights(path)[1]))
 
 
 def quantised_session(path: Path, resolution: int) -> OnnxSession:
     network = build.load_quantized(path)
     assert network is not None
-    return OnnxSession(build_quantized_classifier(network, resolution))
+    return OnnxSession(build_quantized_classifier(network))
 
 
 def read_pixels(folder: Path, names: list[str], resolution: int, expected_sha256: str) -> Pixels:
@@ -141,7 +141,7 @@ def test_quantising_loses_little(name: str, path: str, resolution: int, shared: 
     network = quantize(weights, drawn_pictures(build.CALIBRATION_PICTURES, resolution))
     sessions = (
         session(shared / "weights" / path, resolution),
-        OnnxSession(build_quantized_classifier(network, resolution)),
+        OnnxSession(build_quantized_classifier(network)),
     )
     truth = labels(shared)
     pictures = list(labelled_pictures(shared, resolution, len(truth)))

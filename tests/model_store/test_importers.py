@@ -30,7 +30,7 @@ FORMATS: dict[str, Writer] = {
 
 
 def scores(weights: NetworkWeights, pixels: npt.NDArray[np.uint8]) -> Floats:
-    return OnnxSession(build_classifier(weights, pixels.shape[1])).run(pixels)
+    return OnnxSession(build_classifier(weights)).run(pixels)
 
 
 def load(path: Path) -> NetworkWeights:
@@ -189,7 +189,7 @@ def test_frozen_graph_without_gamma_and_with_single_values(network: RandomNetwor
 def test_the_same_weights_give_the_same_bytes(network: RandomNetwork, tmp_path: Path) -> None:
     """Checksums of a store can be compared between machines."""
     weights = load(write_keras(tmp_path / "model.h5", network))
-    assert build_classifier(weights, 160) == build_classifier(weights, 160)
+    assert build_classifier(weights) == build_classifier(weights)
 
 
 def map_tensors(network: RandomNetwork, change: Callable[[Floats], Floats]) -> RandomNetwork:

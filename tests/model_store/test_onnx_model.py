@@ -17,7 +17,7 @@ from tests.networks import RandomNetwork
 @pytest.fixture(scope="module")
 def model(network: RandomNetwork, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = write_keras(tmp_path_factory.mktemp("onnx") / "model.h5", network)
-    return build_classifier(keras_h5.load(path), 128)
+    return build_classifier(keras_h5.load(path))
 
 
 def changed(model: bytes, change: Callable[[onnx.GraphProto], object]) -> bytes:
@@ -26,11 +26,11 @@ def changed(model: bytes, change: Callable[[onnx.GraphProto], object]) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def refusal(tmp_path: Path, model: bytes, classes: int = 1000) -> str:
+def refusal(tmp_path: Path, model: bytes, classes: int = 1000, resolution: int | None = 128) -> str:
     path = tmp_path / "model.onnx"
     path.write_bytes(model)
     with pytest.raises(WeightsError) as caught:
-        onnx_model.load(path, classes)
+        onnx_model.load(path, classes, resolution)
     assert path.name in str(caught.value)
     return str(caught.value)
 
@@ -38,8 +38,23 @@ def refusal(tmp_path: Path, model: bytes, classes: int = 1000) -> str:
 def test_a_model_that_fits_is_taken_byte_for_byte(model: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model)
-    found = onnx_model.load(path, 1000)
-    assert found == onnx_model.OnnxModel(model, 0.25, 128, False)
+    for resolution in (128, 192):
+        found = onnx_model.load(path, 1000, resolution)
+        assert found == onnx_model.OnnxModel(model, 0.25, resolution, False)
+
+
+def test_for_which_resolution(model: bytes, tmp_path: Path) -> None:
+    """Of a model that is built for one it need not be said, and may not be said wrongly."""
+
+    def fix(graph: onnx.GraphProto) -> None:
+        for side in graph.input[0].type.tensor_type.shape.dim[1:3]:
+            side.dim_value = 160
+
+    assert "say which with --resolution" in refusal(tmp_path, model, resolution=None)
+    path = tmp_path / "fixed.onnx"
+    path.write_bytes(changed(model, fix))
+    assert onnx_model.load(path, 1000).resolution == onnx_model.load(path, 1000, 160).resolution == 160
+    assert "built for 160 pixels, not 128" in refusal(tmp_path, path.read_bytes())
 
 
 def test_a_quantised_model_says_so(model: bytes, tmp_path: Path) -> None:
@@ -57,7 +72,7 @@ def test_a_quantised_model_says_so(model: bytes, tmp_path: Path) -> None:
 
     path = tmp_path / "model.onnx"
     path.write_bytes(changed(model, quantise))
-    assert onnx_model.load(path, 1000).quantized
+    assert onnx_model.load(path, 1000, 128).quantized
 
 
 def test_another_number_of_classes(model: bytes, tmp_path: Path) -> None:
@@ -91,7 +106,7 @@ def test_a_fixed_batch(model: bytes, tmp_path: Path) -> None:
     def fix(graph: onnx.GraphProto) -> None:
         graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
 
-    assert "[4, 128, 128, 3]" in refusal(tmp_path, changed(model, fix))
+    assert "[4, 'H', 'W', 3]" in refusal(tmp_path, changed(model, fix))
 
 
 def test_scores_that_are_not_finite(model: bytes, tmp_path: Path) -> None:

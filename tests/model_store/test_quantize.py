@@ -45,19 +45,19 @@ def test_the_runtime_computes_these_very_integers(quantized: QuantizedNetwork) -
     """On processors that multiply bytes in 16 bits too: white and black pictures are the extremes."""
     images = np.concatenate([pictures(), np.full((1, 128, 128, 3), 255, np.uint8)])
     images = np.concatenate([images, np.zeros((1, 128, 128, 3), np.uint8)])
-    found = OnnxSession(build_quantized_classifier(quantized, 128)).run(images)
+    found = OnnxSession(build_quantized_classifier(quantized)).run(images)
     assert np.abs(found - probabilities(quantized, images)).max() < 1e-5
 
 
 @pytest.mark.parametrize("resolution", [224, 192, 160])
 def test_every_resolution(resolution: int, quantized: QuantizedNetwork) -> None:
     images = pictures(1, resolution)
-    found = OnnxSession(build_quantized_classifier(quantized, resolution)).run(images)
+    found = OnnxSession(build_quantized_classifier(quantized)).run(images)
     assert np.abs(found - probabilities(quantized, images)).max() < 1e-5
 
 
 def test_pictures_of_a_batch_do_not_change_one_another(quantized: QuantizedNetwork) -> None:
-    session = OnnxSession(build_quantized_classifier(quantized, 128))
+    session = OnnxSession(build_quantized_classifier(quantized))
     together = session.run(pictures())
     alone = np.concatenate([session.run(picture[np.newaxis]) for picture in pictures()])
     np.testing.assert_allclose(together, alone, atol=1e-6)
@@ -65,7 +65,7 @@ def test_pictures_of_a_batch_do_not_change_one_another(quantized: QuantizedNetwo
 
 def test_scores_are_close_to_the_float_networks(weights: NetworkWeights, quantized: QuantizedNetwork) -> None:
     """A random network is harder than a trained one: nothing in it was made for 8 bits."""
-    expected = OnnxSession(build_classifier(weights, 128)).run(pictures(8))
+    expected = OnnxSession(build_classifier(weights)).run(pictures(8))
     found = probabilities(quantized, pictures(8))
     assert np.abs(found - expected).max() < 0.1
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.75
@@ -73,13 +73,13 @@ def test_scores_are_close_to_the_float_networks(weights: NetworkWeights, quantiz
 
 def test_scores_stay_float(quantized: QuantizedNetwork) -> None:
     """Quantised scores would be multiples of 1/255."""
-    found = OnnxSession(build_quantized_classifier(quantized, 128)).run(pictures())
+    found = OnnxSession(build_quantized_classifier(quantized)).run(pictures())
     assert len(np.unique(found)) > 300
 
 
 def test_no_float_between_the_convolutions(quantized: QuantizedNetwork, tmp_path: Path) -> None:
     """What ONNX Runtime makes of the graph, which is in standard operators that other runtimes read too."""
-    model = build_quantized_classifier(quantized, 128)
+    model = build_quantized_classifier(quantized)
     assert {node.domain for node in onnx.load_from_string(model).graph.node} == {""}
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -110,7 +110,7 @@ def test_any_zero_of_the_pixels_is_taken_up(zero: float, weights: NetworkWeights
     moved = replace(weights, scaling=InputScaling(1 / 110, zero))
     quantized = quantize(moved, drawn_pictures(4, 128))
     assert quantized.activations[0].zero == round(zero)
-    expected = OnnxSession(build_classifier(moved, 128)).run(pictures(8))
+    expected = OnnxSession(build_classifier(moved)).run(pictures(8))
     assert np.abs(probabilities(quantized, pictures(8)) - expected).max() < 0.1
 
 
@@ -124,7 +124,7 @@ def test_channels_without_weights_keep_their_bias(weights: NetworkWeights) -> No
         layers[index] = LayerWeights(kernel, bias)
     dead = replace(weights, layers=tuple(layers))
     quantized = quantize(dead, drawn_pictures(2, 128))
-    found = OnnxSession(build_quantized_classifier(quantized, 128)).run(pictures())
+    found = OnnxSession(build_quantized_classifier(quantized)).run(pictures())
     assert np.abs(found - probabilities(quantized, pictures())).max() < 1e-5
     for index in (0, 5, 6):
         step = quantized.activations[index].scale * quantized.layers[index].scale[0]
@@ -132,15 +132,15 @@ def test_channels_without_weights_keep_their_bias(weights: NetworkWeights) -> No
 
 
 def test_weights_come_back_from_the_stores_model(weights: NetworkWeights) -> None:
-    model = build_classifier(weights, 160)
+    model = build_classifier(weights)
     read = read_classifier(model)
     assert (read.alpha, read.background, read.classes) == (0.25, True, 1000)
-    assert build_classifier(read, 160) == model
+    assert build_classifier(read) == model
 
 
 def test_a_model_from_elsewhere_has_no_weights_to_read(quantized: QuantizedNetwork) -> None:
     with pytest.raises(WeightsError, match="not made by this program"):
-        read_classifier(build_quantized_classifier(quantized, 128))
+        read_classifier(build_quantized_classifier(quantized))
 
 
 def test_drawn_pictures_are_the_same_every_time_and_no_two_alike() -> None:
@@ -154,4 +154,4 @@ def test_drawn_pictures_are_the_same_every_time_and_no_two_alike() -> None:
 
 def test_the_same_weights_give_the_same_bytes(weights: NetworkWeights, quantized: QuantizedNetwork) -> None:
     again = quantize(weights, drawn_pictures(4, 128))
-    assert build_quantized_classifier(again, 128) == build_quantized_classifier(quantized, 128)
+    assert build_quantized_classifier(again) == build_quantized_classifier(quantized)

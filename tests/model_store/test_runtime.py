@@ -20,7 +20,7 @@ def model(network: RandomNetwork) -> bytes:
         axes = (2, 3, 0, 1) if layer.kind == "depthwise" else (3, 2, 0, 1)
         layers.append(LayerWeights(np.ascontiguousarray(kernel.transpose(axes)), bias))
     layers.append(LayerWeights(np.ascontiguousarray(network.head.T), network.head_bias))
-    return build_classifier(NetworkWeights(0.25, tuple(layers), SYMMETRIC_SCALING, False, 128), 128)
+    return build_classifier(NetworkWeights(0.25, tuple(layers), SYMMETRIC_SCALING, False, 128))
 
 
 def tiny(image: list[object], scores: list[object]) -> bytes:
@@ -39,7 +39,8 @@ def tiny(image: list[object], scores: list[object]) -> bytes:
 
 def test_what_the_model_shows_of_itself(model: bytes) -> None:
     session = OnnxSession(model)
-    assert (session.resolution, session.classes) == (128, 1000)
+    assert (session.resolution, session.classes) == (None, 1000)
+    assert OnnxSession(model, resolution=128).resolution == 128
     assert session.provider == "CPUExecutionProvider"
 
 
@@ -73,6 +74,7 @@ def test_bytes_that_are_no_model(bytes_: bytes) -> None:
 def test_a_tiny_model_of_the_right_shapes_is_taken() -> None:
     """Guards the next test, where each shape differs from this in one thing."""
     assert OnnxSession(tiny(["N", 128, 128, 3], ["N", 3])).classes == 3
+    assert OnnxSession(tiny(["N", "H", "W", 3], ["N", 3])).classes == 3
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_tiny_model_of_the_right_shapes_is_taken() -> None:
     [
         (["N", 3, 128, 128], ["N", 128]),  # planes first
         (["N", 128, 96, 3], ["N", 3]),  # not square
-        (["N", "H", "W", 3], ["N", 3]),  # of any size
+        (["N", "H", 128, 3], ["N", 3]),  # of any height
         (["N", 128, 128, 1], ["N", 1]),  # grey
         ([4, 128, 128, 3], [4, 3]),  # of one batch only
         (["N", 3], ["N", 3]),

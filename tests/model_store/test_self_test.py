@@ -106,8 +106,8 @@ def test_where_no_child_can_be_started_nothing_is_blamed(
 
 def test_a_wrong_answer_is_one_that_differs_from_where_it_was_built(own_root: Path) -> None:
     """The bytes are sound; the manifest has the answers of another network."""
-    other = OnnxSession(build_classifier(random_weights(0.25, seed=1), 128))
-    expect(own_root, SMALL, golden.answers(other, "classification"))
+    other = OnnxSession(build_classifier(random_weights(0.25, seed=1)))
+    expect(own_root, SMALL, golden.answers(other, "classification", 128))
     found = dict(run(own_root, [SMALL, LARGE]))
     assert found[LARGE] == Verdict("passed")
     assert found[SMALL].outcome == "failed"
@@ -118,13 +118,18 @@ def test_a_wrong_answer_is_one_that_differs_from_where_it_was_built(own_root: Pa
 
 @pytest.mark.parametrize("answers", [{}, {"a picture of the future": "1 2 3"}])
 def test_where_nothing_known_is_expected_it_is_enough_to_run(root: Path, answers: dict[str, str]) -> None:
-    golden.check(opened(root), "classification", "fp32", answers)
+    golden.check(opened(root), "classification", expecting(root, answers))
 
 
 @pytest.mark.parametrize("answer", ["no number", "0.5 0.5", "", "nan " * 64])
 def test_an_expectation_that_makes_no_sense_is_not_met(root: Path, answer: str) -> None:
     with pytest.raises(golden.WrongAnswer):
-        golden.check(opened(root), "classification", "fp32", {"white": answer})
+        golden.check(opened(root), "classification", expecting(root, {"white": answer}))
+
+
+def expecting(root: Path, answers: dict[str, str]) -> VariantManifest:
+    manifest, _ = ModelStore(root).open("imagenet", SMALL.variant)
+    return manifest.model_copy(update={"golden": answers})
 
 
 def opened(root: Path) -> OnnxSession:
@@ -186,10 +191,9 @@ SLOPES = [[0, 0, 255], [4, 2, 252], [254, 128, 64], [254, 254, 1]]
         (np.full((1, 1000), 2e-3, np.float32), "sum to 2"),
     ],
 )
-def test_what_is_no_distribution_is_no_answer(scores: np.ndarray, says: str) -> None:
+def test_what_is_no_distribution_is_no_answer(root: Path, scores: np.ndarray, says: str) -> None:
     class Broken(OnnxSession):
         provider = CPU
-        resolution = 128
 
         def __init__(self) -> None:
             pass
@@ -198,7 +202,7 @@ def test_what_is_no_distribution_is_no_answer(scores: np.ndarray, says: str) -> 
             return scores
 
     with pytest.raises(golden.WrongAnswer, match=says):
-        golden.check(Broken(), "classification", "fp32", {})
+        golden.check(Broken(), "classification", expecting(root, {}))
 
 
 def test_a_detector_is_tested_by_boxes_and_scores(face_store: ModelStore, tmp_path: Path) -> None:

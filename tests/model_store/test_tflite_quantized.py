@@ -29,7 +29,7 @@ def test_it_answers_as_the_file_does(
     assert (network.alpha, network.background, network.trained_resolution) == (0.25, True, 128)
     assert network.activations[0].scale == pytest.approx(1 / 128)
     assert network.activations[0].zero == 128
-    found = OnnxSession(build_quantized_classifier(network, 128)).run(pictures(8))
+    found = OnnxSession(build_quantized_classifier(network)).run(pictures(8))
     moved = pictures(8) if storage == "uint8" else (pictures(8).astype(int) - 128).astype(np.int8)
     answers = interpret(path, moved) / 256 + (0 if storage == "uint8" else 0.5)
     np.testing.assert_array_equal(found.argmax(axis=1), answers[:, 1:].argmax(axis=1))

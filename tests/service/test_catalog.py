@@ -82,9 +82,17 @@ OTHER = "OtherExecutionProvider"
 class Other(OnnxSession):
     """The CPU provider under another name; the second variant is beyond it."""
 
-    def __init__(self, model: bytes, threads: int = 1, *, provider: str = CPU, callers: int = 1) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        threads: int = 1,
+        *,
+        provider: str = CPU,
+        callers: int = 1,
+        resolution: int | None = None,
+    ) -> None:
         super().__init__(model, threads)
-        if self.resolution == 160:
+        if resolution == 160:
             raise ModelUnusable(f"{provider} cannot be loaded")
         self.provider = provider
         self.callers = callers

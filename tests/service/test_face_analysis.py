@@ -150,7 +150,7 @@ class Bench:
 def on_demand(network: Network) -> OnDemand[Scores]:
     residency = Residency(MemoryBudget(1 << 30, 0, 0), Metrics())
     shape = VariantShape(network.alpha, 128, "fp32")
-    return OnDemand(residency, manifest("faces", shape), 1 << 20, lambda: network)
+    return OnDemand(residency, [manifest("faces", shape)], 1 << 20, lambda: network)
 
 
 def grey() -> bytes:

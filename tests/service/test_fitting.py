@@ -55,7 +55,7 @@ def test_the_fastest_is_always_there_and_then_the_most_accurate(store_dir: Path)
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_store.fill(tmp_path_factory.mktemp("six"), SHAPES).root
+    return random_store.fill(tmp_path_factory.mktemp("six"), SHAPES, alike=False).root
 
 
 @pytest.fixture(scope="module")

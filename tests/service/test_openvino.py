@@ -45,8 +45,8 @@ def models() -> dict[Precision, bytes]:
     weights = random_weights(0.5)
     quantized = quantize(weights, drawn_pictures(4, RESOLUTION))
     return {
-        "fp32": build_classifier(weights, RESOLUTION),
-        "int8": build_quantized_classifier(quantized, RESOLUTION),
+        "fp32": build_classifier(weights),
+        "int8": build_quantized_classifier(quantized),
     }
 
 
@@ -65,7 +65,7 @@ def test_it_agrees_with_the_cpu_provider(precision: Precision, models: dict[Prec
 
 def test_another_network_does_not_agree(models: dict[Precision, bytes]) -> None:
     """The limits would be worth nothing if a wrong answer passed them."""
-    other = OnnxSession(build_classifier(random_weights(0.5, seed=1), RESOLUTION)).run(pictures())
+    other = OnnxSession(build_classifier(random_weights(0.5, seed=1))).run(pictures())
     for model in models.values():
         assert distance(OnnxSession(model, provider=OPENVINO).run(pictures()), other) > 0.1
 

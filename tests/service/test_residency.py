@@ -48,7 +48,7 @@ class Shelf:
             self.opened.append(name)
             return open_session() if open_session else Opened(name)
 
-        return OnDemand(self.residency, self._manifest, 10 * MIB, opening)
+        return OnDemand(self.residency, [self._manifest], 10 * MIB, opening)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_the_memory_of_a_real_session_returns(store_dir: Path) -> None:
 
     def session() -> OnDemand[Scores]:
         return OnDemand(
-            residency, manifest, found.size_bytes, lambda: OnnxSession(store.open("imagenet", found.id)[1])
+            residency, [manifest], found.size_bytes, lambda: OnnxSession(store.open("imagenet", found.id)[1])
         )
 
     first, second = session(), session()

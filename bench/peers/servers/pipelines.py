@@ -4,6 +4,7 @@ With the second all servers do the same work on a picture, so that what differs 
 """
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ class Network:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        self.size: int = self._session.get_inputs()[0].shape[1]
+        self.size = _size(model)
 
     def classify(self, image: Image.Image) -> list[Prediction]:
         scores: Any = self._session.run(["scores"], {"image": preprocess(image, self.size)})[0][0]
@@ -58,6 +59,11 @@ class Network:
 
 def top5(scores: npt.NDArray[np.float32]) -> list[Prediction]:
     return [{"index": int(i), "score": float(scores[i])} for i in np.argsort(scores)[::-1][:5]]
+
+
+def _size(model: Path) -> int:
+    """Pixels of the square that a variant of a store is for."""
+    return int(json.loads((model.parents[1] / "variant.json").read_text())["resolution"])
 
 
 def _pillow(model: Path) -> Classify:
@@ -71,5 +77,5 @@ def _ours(model: Path) -> Classify:
     from model_store.runtime import OnnxSession
 
     session, preprocessing = OnnxSession(model.read_bytes()), Preprocessing()
-    size = session.resolution
+    size = _size(model)
     return lambda data: top5(session.run(decode(data, size, preprocessing)[np.newaxis])[0])

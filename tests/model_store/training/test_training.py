@@ -33,7 +33,7 @@ def test_torch_and_the_runtime_answer_the_same(resolution: int) -> None:
     images = pictures(3, resolution)
     with torch.no_grad():
         found = network.scores(network.from_trained(trained, resolution), augment.plain(images, resolution))
-    model = build_classifier(trained.at(resolution), resolution, head="attributes")
+    model = build_classifier(trained.at(resolution), head="attributes")
     scores = OnnxSession(model).run(images)
     assert scores.shape == (3, OUTPUTS)
     np.testing.assert_allclose(scores, found.numpy(), atol=1e-5)

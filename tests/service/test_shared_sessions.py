@@ -1,0 +1,120 @@
+"""The resolutions of one set of weights are one model: in memory once, and each answers for itself."""
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+import service.fitting
+from bench import random_store
+from bench.server import running_server
+from model_store.opening import open_variant
+from model_store.store import ModelStore, VariantCorrupt
+from service.catalog import Catalog
+from service.fitting import Fit
+from service.loading import load_catalog
+from service.memory import MemoryBudget, session_bytes
+from service.metrics import Metrics
+from service.residency import OnDemand, Residency
+from service.settings import Settings
+from tests.networks import pictures
+from tests.service import pictures as encoded
+
+MIB = 1 << 20
+SHAPES = ((0.5, 224), (0.5, 128), (0.25, 128))
+LARGE, SMALL, OTHER = (f"mobilenet_v1_{alpha}_{resolution}_fp32" for alpha, resolution in SHAPES)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return random_store.fill(tmp_path / "store", SHAPES)
+
+
+def sessions(catalog: Catalog) -> dict[str, object]:
+    return {variant.id: variant.session for variant in catalog.variants()}
+
+
+def on_demand(store: ModelStore, limit: int = 1 << 30) -> dict[str, OnDemand[object]]:
+    residency = Residency(MemoryBudget(limit, queue=0, decoding=1 << 30), Metrics())
+    found = sessions(load_catalog(store, residency=residency))
+    return {name: session for name, session in found.items() if isinstance(session, OnDemand)}
+
+
+def model_path(store: ModelStore, variant: str) -> Path:
+    return store.root / "imagenet" / variant / "1" / "model.onnx"
+
+
+def test_one_session_serves_all_resolutions_of_the_same_weights(store: ModelStore) -> None:
+    found = sessions(load_catalog(store))
+    assert found[LARGE] is found[SMALL]
+    assert found[LARGE] is not found[OTHER]
+
+
+def test_another_file_is_another_session(tmp_path: Path) -> None:
+    found = sessions(load_catalog(random_store.fill(tmp_path / "store", SHAPES, alike=False)))
+    assert len(set(found.values())) == 3
+
+
+def test_each_resolution_answers_as_it_does_alone(store: ModelStore) -> None:
+    """Asked in turns, batches among them: nothing is left of the size before."""
+    catalog = load_catalog(store)
+    task = store.task("imagenet")
+    alone = {name: open_variant(store, task, name)[1] for name in (LARGE, SMALL)}
+    for count in (1, 3, 1):
+        for name, resolution in ((LARGE, 224), (SMALL, 128)):
+            images = pictures(count, resolution)
+            (variant,) = (v for v in catalog.variants() if v.id == name)
+            np.testing.assert_allclose(variant.session.run(images), alone[name].run(images), atol=1e-6)
+
+
+def test_both_come_and_go_together(store: ModelStore) -> None:
+    """There is room for one model at a time: of the two that share, either brings both."""
+    size = model_path(store, LARGE).stat().st_size
+    found = on_demand(store, session_bytes(size) + MIB // 2)
+    assert found[LARGE] is found[SMALL]
+    assert [each.id for each in found[LARGE].variants] == [SMALL, LARGE]
+    metrics = found[LARGE].residency._metrics
+    for name, resident in ((OTHER, False), (SMALL, True), (LARGE, True)):
+        found[name].run(pictures(1))
+        assert (found[LARGE].session is not None) is resident
+    drops = metrics.text().decode().partition("mobilenet_variant_drops_total{")[2]
+    assert all(f'variant="{name}"' in drops for name in (LARGE, SMALL, OTHER))
+
+
+@pytest.mark.parametrize("spoilt", [LARGE, SMALL])
+def test_one_whose_file_is_spoilt_meanwhile_runs_from_the_other(store: ModelStore, spoilt: str) -> None:
+    size = model_path(store, LARGE).stat().st_size
+    found = on_demand(store, session_bytes(size) + MIB // 2)
+    found[OTHER].run(pictures(1))
+    assert found[spoilt].session is None
+    model_path(store, spoilt).write_bytes(b"?")
+    found[spoilt].run(pictures(1))
+    assert found[spoilt].problem is None
+
+
+def test_one_whose_file_is_spoilt_at_the_start_is_refused_alone(store: ModelStore) -> None:
+    model_path(store, LARGE).write_bytes(b"?")
+    assert set(on_demand(store)) == set(sessions(load_catalog(store))) == {SMALL, OTHER}
+    with pytest.raises(VariantCorrupt):
+        store.open("imagenet", LARGE)
+
+
+def test_its_memory_is_reckoned_once(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all models need tells how much is left for pictures that wait."""
+    monkeypatch.setattr(service.fitting, "resident_bytes", lambda: 100 * MIB)
+    apart = random_store.fill(tmp_path / "apart", SHAPES, alike=False)
+    settings = Settings(memory_limit_mb=400, queue_bytes=1 << 30)
+    shared, separate = (Fit.of(settings, each, 1, Metrics()).queue_bytes for each in (store, apart))
+    assert shared - separate == session_bytes(model_path(store, LARGE).stat().st_size)
+
+
+def test_a_server_answers_by_each(store: ModelStore, state_dir: Path) -> None:
+    with running_server(store.root, state_dir, threads="1") as server:
+        for name in (LARGE, SMALL, LARGE, OTHER, SMALL):
+            answer = httpx.post(
+                f"{server.base_url}/v1/classify?variant={name}", content=encoded.encode("JPEG"), timeout=30
+            )
+            assert (answer.status_code, answer.json()["variant"]["id"]) == (200, name)
