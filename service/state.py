@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from model_store import profile as profiling
-from model_store.device import keep_freed_memory, lower_priority, own_cpus, release_memory, usable_cpus
+from model_store.device import (
+    keep_freed_memory,
+    lower_priority,
+    own_cpus,
+    release_memory,
+    return_freed_memory,
+    usable_cpus,
+)
 from model_store.imaging import FORMATS, decode, plain_picture
 from model_store.manifest import Head, Preprocessing
 from model_store.profile import DeviceProfile
@@ -78,6 +85,7 @@ class Service:
             fit = Fit.of(self.settings, store, threads, self.metrics)
             known = profiling.load(profiling.cache_path(self.settings.state_dir, store.digest()))
             measured = known.inference if known is not None else {}
+            return_freed_memory()
             catalog = load_catalog(store, fit.plan_threads, tests, fit.residency, measured)
             release_memory()  # the runtime's copies of the weights
             keep_freed_memory()  # from here on what is freed is a picture's
