@@ -3,7 +3,8 @@
     SHA256SUMS                               of every other file, as `sha256sum -c` reads it
     <task>/task.json, labels.txt, ...        as in the store
 
-The folder is a store; the archive is a .tar or .tar.gz of it, the same bytes for the same content.
+The folder is a store; the archive is a .tar or .tar.gz of it, the same bytes for the same content. A model
+that several variants share is in the archive once; the others are hard links to it.
 """
 
 import gzip
@@ -94,9 +95,15 @@ def _files(store: ModelStore, chosen: Mapping[str, Sequence[str]]) -> dict[str, 
 
 def _archive(files: Mapping[str, bytes], *, compressed: bool) -> bytes:
     buffer = io.BytesIO()
+    names: dict[bytes, str] = {}  # by what the file holds
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o644
+            info.mode = 0o644
+            first = names.setdefault(data, name)
+            if first == name:
+                info.size = len(data)
+            else:
+                info.type, info.linkname = tarfile.LNKTYPE, first
             tar.addfile(info, io.BytesIO(data))
     return gzip.compress(buffer.getvalue(), mtime=0) if compressed else buffer.getvalue()

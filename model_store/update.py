@@ -95,8 +95,9 @@ def _alone(store: ModelStore) -> Iterator[None]:
 
 
 def _unpack(source: Path, staging: Path) -> None:
-    files = _from_archive(source) if source.is_file() else _from_folder(source)
+    files = _from_archive(source, staging) if source.is_file() else _from_folder(source)
     sums: dict[str, str] | None = None
+    names: dict[str, str] = {}  # of what was unpacked, by its sum
     for name, data in files:
         if sums is None:
             if name != SUMS:
@@ -109,18 +110,27 @@ def _unpack(source: Path, staging: Path) -> None:
         if hashlib.sha256(data).hexdigest() != expected:
             raise StoreError(f"{source}: {name} is not what {SUMS} says; nothing was changed, fetch it again")
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(staging / name, data)
+        first = names.setdefault(expected, name)
+        if first == name:
+            atomic.write(staging / name, data)
+        else:
+            os.link(staging / first, staging / name)
     if sums is None:
         raise StoreError(f"{source} is empty")
     if sums:
         raise StoreError(f"{source}: {min(sums)} is missing; nothing was changed")
 
 
-def _from_archive(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Read as a stream; nothing but regular files counts, and no name is used before it is checked."""
+def _from_archive(source: Path, staging: Path) -> Iterator[tuple[str, bytes]]:
+    """Read as a stream; nothing counts but regular files, and hard links to those that are unpacked already.
+    No name is used before it is checked."""
+    unpacked = set()
     try:
         with tarfile.open(source, "r|*") as tar:
             for member in tar:
+                if member.islnk() and member.linkname in unpacked:
+                    yield member.name, (staging / member.linkname).read_bytes()
+                    continue
                 if not member.isreg():
                     continue
                 if member.size > _MAX_FILE_BYTES:
@@ -129,6 +139,8 @@ def _from_archive(source: Path) -> Iterator[tuple[str, bytes]]:
                     )
                 file = tar.extractfile(member)
                 yield member.name, file.read() if file else b""
+                if member.name != SUMS:
+                    unpacked.add(member.name)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise StoreError(f"{source} cannot be read as an archive: {error}") from None
 

@@ -68,6 +68,11 @@ class Dispatcher:
         """Workers that are at something."""
         return len(self._running)
 
+    @property
+    def pessimism(self) -> float:
+        """How many times what is expected those that wait are reckoned to take."""
+        return self._pessimism.factor
+
     def idle_fastest_ms(self, job: Job, now: float) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
         also, where a worker is idle now, by the latest runs."""

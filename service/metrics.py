@@ -82,6 +82,14 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self._slowdown.set(1)
+        self._wait = Gauge(
+            "mobilenet_wait_ratio",
+            "What admission reckons that waiting pictures take, to what they are expected to: it rises when "
+            "promises break; of several processes the largest",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._wait.set(1)
         if self._folder is None:
             # Memory, CPU time and start. Of several processes, whichever is asked would tell its own.
             ProcessCollector(registry=registry)
@@ -97,6 +105,9 @@ class Metrics:
 
     def slowed(self, ratio: float) -> None:
         self._slowdown.set(ratio)
+
+    def reckoned(self, ratio: float) -> None:
+        self._wait.set(ratio)
 
     def resident(self, count: int) -> None:
         """At the start: from then on what is loaded and dropped tells."""

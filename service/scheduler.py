@@ -249,6 +249,7 @@ class Scheduler:
             else:
                 self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
                 self._metrics.slowed(self._dispatcher.estimates.slowdown)
+                self._metrics.reckoned(self._dispatcher.pessimism)
             if taken.threads > 1:
                 self._changed.notify_all()  # the other workers were kept from what came meanwhile
         _hand_over(ticket, result)

@@ -27,7 +27,7 @@ OLD_ID = "mobilenet_v1_0.25_192_fp32"
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two random variants. Read only."""
     root = tmp_path_factory.mktemp("delivery") / "store"
-    random_store.fill(root, ((0.25, 128), (0.25, 160)))
+    random_store.fill(root, ((0.25, 128), (0.25, 160)), alike=False)
     return root
 
 
@@ -94,6 +94,39 @@ def test_the_same_content_is_the_same_archive(filled: Path, tmp_path: Path, cons
     copy = shutil.copytree(filled, tmp_path / "copy", copy_function=shutil.copyfile)
     console("export", other, "--store", copy)
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_model_that_variants_share_is_sent_once(tmp_path: Path, console: Console) -> None:
+    """As hard links, which tar unpacks too; on the device they are the same file."""
+    store = random_store.fill(tmp_path / "store", ((0.25, 128), (0.25, 160)))
+    archive, there, by_hand = (tmp_path / name for name in ("edge.tar", "there", "by_hand"))
+    console("export", archive, "--store", store.root)
+    with tarfile.open(archive) as tar:
+        models = [member for member in tar if member.name.endswith("model.onnx")]
+    assert [member.islnk() for member in models] == [False, True]
+    console("import", archive, "--store", there)
+    assert ids(ModelStore(there)) == IDS
+    one, other = (there / "imagenet" / id / "1" / "model.onnx" for id in IDS)
+    assert one.samefile(other)
+    by_hand.mkdir()
+    subprocess.run(["tar", "-xf", archive], cwd=by_hand, check=True)
+    subprocess.run(["sha256sum", "--quiet", "-c", SUMS], cwd=by_hand, check=True)
+
+
+@pytest.mark.parametrize("leads_to", ["/etc/hostname", "../secret", "imagenet/none"])
+def test_a_link_to_what_was_not_unpacked_is_no_file(
+    leads_to: str, archive: Path, tmp_path: Path, device: ModelStore, console: Console
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    linked = tmp_path / "linked.tar"
+    with tarfile.open(archive) as source, tarfile.open(linked, "w") as target:
+        for member in source:
+            if member.name == "imagenet/labels.txt":
+                member.type, member.linkname, member.size = tarfile.LNKTYPE, leads_to, 0
+            target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    told = console.failure("import", linked, "--store", device.root)
+    assert "imagenet/labels.txt is missing; nothing was changed" in told
+    assert ids(device) == [OLD_ID]
 
 
 def test_nothing_is_written_over_or_left_behind(filled: Path, tmp_path: Path, console: Console) -> None:
