@@ -119,9 +119,7 @@ class _Loader:
         """Has been in memory once."""
         known = self._on_demand.get(manifest.sha256)
         if known is not None:
-            self._store.open(self._task.name, manifest.id)  # its own file has to be sound too
-            self._try(known, manifest)
-            known.variants.append(manifest)
+            self._join(known, manifest)
             return known
         variants = [manifest]
         session: OnDemand[Any] = OnDemand(
@@ -129,11 +127,14 @@ class _Loader:
         )
         if not residency.fits(session):  # to try it could end the process
             raise ModelUnusable(TOO_LARGE)
-        self._try(session, manifest)
+        residency.take([session])
+        residency.give_back([session])
         self._on_demand[manifest.sha256] = session
         return session
 
-    def _try(self, session: OnDemand[Any], manifest: VariantManifest) -> None:
+    def _join(self, session: OnDemand[Any], manifest: VariantManifest) -> None:
+        """One more variant that the session runs."""
+        self._store.open(self._task.name, manifest.id)  # its own file has to be sound too
         session.residency.take([session])
         try:
             opened = cast(OnnxSession | OnnxDetector, held(session))
@@ -141,19 +142,25 @@ class _Loader:
             opened.run(_grey(manifest.resolution))
         finally:
             session.residency.give_back([session])
+        session.variants.append(manifest)
 
 
 def _open_any(
     store: ModelStore, task: TaskManifest, variants: Sequence[VariantManifest]
 ) -> OnnxSession | OnnxDetector:
     """Of variants whose models are the same, the first whose file still holds it."""
-    problems: list[StoreError | ModelUnusable] = []
-    for expected in variants:
+    *others, last = variants
+    for expected in others:
         try:
             return _open_again(store, task, expected)
         except (StoreError, ModelUnusable) as error:
-            problems.append(error)
-    raise problems[0]
+            log.warning(
+                "%s of %s cannot be loaded again, so a variant of the same model is tried: %s",
+                expected.id,
+                task.name,
+                error,
+            )
+    return _open_again(store, task, last)
 
 
 def _open_again(

@@ -9,6 +9,7 @@ import pytest
 import service.fitting
 from bench import random_store
 from bench.server import running_server
+from model_store import build
 from model_store.opening import open_variant
 from model_store.store import ModelStore, VariantCorrupt
 from service.catalog import Catalog
@@ -51,6 +52,15 @@ def test_one_session_serves_all_resolutions_of_the_same_weights(store: ModelStor
     assert found[LARGE] is not found[OTHER]
 
 
+def test_quantised_they_share_one_too(store: ModelStore) -> None:
+    task = store.task("imagenet")
+    large, small, other = (build.quantize_variant(store, task, name) for name in (LARGE, SMALL, OTHER))
+    assert large.sha256 == small.sha256 != other.sha256
+    found = sessions(load_catalog(store))
+    assert found[large.id] is found[small.id]
+    assert len(set(found.values())) == 4
+
+
 def test_another_file_is_another_session(tmp_path: Path) -> None:
     found = sessions(load_catalog(random_store.fill(tmp_path / "store", SHAPES, alike=False)))
     assert len(set(found.values())) == 3
@@ -83,7 +93,9 @@ def test_both_come_and_go_together(store: ModelStore) -> None:
 
 
 @pytest.mark.parametrize("spoilt", [LARGE, SMALL])
-def test_one_whose_file_is_spoilt_meanwhile_runs_from_the_other(store: ModelStore, spoilt: str) -> None:
+def test_one_whose_file_is_spoilt_meanwhile_runs_from_the_other(
+    store: ModelStore, spoilt: str, caplog: pytest.LogCaptureFixture
+) -> None:
     size = model_path(store, LARGE).stat().st_size
     found = on_demand(store, session_bytes(size) + MIB // 2)
     found[OTHER].run(pictures(1))
@@ -91,6 +103,8 @@ def test_one_whose_file_is_spoilt_meanwhile_runs_from_the_other(store: ModelStor
     model_path(store, spoilt).write_bytes(b"?")
     found[spoilt].run(pictures(1))
     assert found[spoilt].problem is None
+    first = found[spoilt].variants[0].id  # whose file is read unless it is spoilt
+    assert (f"{spoilt} of imagenet cannot be loaded again" in caplog.text) is (spoilt == first)
 
 
 def test_one_whose_file_is_spoilt_at_the_start_is_refused_alone(store: ModelStore) -> None:
