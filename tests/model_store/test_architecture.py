@@ -69,6 +69,12 @@ def test_same_padding_gives_the_ceiling_and_no_more_than_it_needs(
         assert (size + before + after - 1 - kernel) // stride + 1 < wanted
 
 
+def test_the_layers_pad_the_same_at_every_resolution() -> None:
+    """One graph serves all of them."""
+    found = {tuple(layer.padding for layer in MobileNetSpec(1.0, r).layers) for r in RESOLUTIONS}
+    assert len(found) == 1
+
+
 def test_same_padding_at_stride_2_is_after_on_even_sizes_and_around_on_odd_ones() -> None:
     assert same_padding(224, 3, 2) == (0, 1)
     assert same_padding(7, 3, 2) == (1, 1)

@@ -2,6 +2,7 @@
 
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,18 +26,10 @@ class Other(OnnxSession):
 
     shift = 0.0
 
-    def __init__(
-        self,
-        model: bytes,
-        threads: int = 1,
-        *,
-        provider: str = CPU,
-        callers: int = 1,
-        resolution: int | None = None,
-    ) -> None:
+    def __init__(self, model: bytes, threads: int = 1, **options: Any) -> None:
         super().__init__(model, threads)
-        self.provider = provider
-        self.asked = (threads, callers, resolution)
+        self.provider = options.get("provider", CPU)
+        self.asked = (threads, options.get("callers"), options.get("resolution"))
 
     def run(self, images: UInt8Array) -> Scores:
         scores = super().run(images) / np.float32(765)  # the mean colours of a white picture sum to one

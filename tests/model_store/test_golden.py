@@ -35,11 +35,11 @@ SIDE = 227  # of the labelled pictures
 QUANTISED_PICTURES = 200
 
 
-def session(path: Path, resolution: int) -> OnnxSession:
+def session(path: Path) -> OnnxSession:
     return OnnxSession(build_classifier(build.load_weights(path)[1]))
 
 
-def quantised_session(path: Path, resolution: int) -> OnnxSession:
+def quantised_session(path: Path) -> OnnxSession:
     network = build.load_quantized(path)
     assert network is not None
     return OnnxSession(build_quantized_classifier(network))
@@ -69,7 +69,7 @@ def assert_golden(name: str, path: Path, shared: Path) -> None:
     pixels = read_pixels(images, names, resolution, recorded["pixels_sha256"])
     if recorded["classes"] == 1001:
         expected = expected[:, 1:]
-    found = session(path, resolution).run(pixels)
+    found = session(path).run(pixels)
     assert found.shape == expected.shape == (8, 1000)
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     assert np.abs(found - expected).max() < 1e-4
@@ -118,7 +118,7 @@ def test_quantised_tflite(name: str, dequantised: bool, least: float, shared: Pa
     """
     path = shared / f"weights/coral_quant/mobilenet_v1_{name}_quant.tflite"
     resolution = int(name.partition("_")[2])
-    ours = session(path, resolution) if dequantised else quantised_session(path, resolution)
+    ours = session(path) if dequantised else quantised_session(path)
     agreeing = 0
     reference = Reference(path)
     for picture in labelled_pictures(shared, resolution):
@@ -138,9 +138,9 @@ def test_quantised_tflite(name: str, dequantised: bool, least: float, shared: Pa
 def test_quantising_loses_little(name: str, path: str, resolution: int, shared: Path) -> None:
     """The top class of all labelled pictures: no more than 2 points lost, and nine of ten the same."""
     _, weights = build.load_weights(shared / "weights" / path)
-    network = quantize(weights, drawn_pictures(build.CALIBRATION_PICTURES, resolution))
+    network = quantize(weights, drawn_pictures(build.CALIBRATION_PICTURES, build.CALIBRATION_RESOLUTION))
     sessions = (
-        session(shared / "weights" / path, resolution),
+        session(shared / "weights" / path),
         OnnxSession(build_quantized_classifier(network)),
     )
     truth = labels(shared)

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,20 +83,12 @@ OTHER = "OtherExecutionProvider"
 class Other(OnnxSession):
     """The CPU provider under another name; the second variant is beyond it."""
 
-    def __init__(
-        self,
-        model: bytes,
-        threads: int = 1,
-        *,
-        provider: str = CPU,
-        callers: int = 1,
-        resolution: int | None = None,
-    ) -> None:
+    def __init__(self, model: bytes, threads: int = 1, **options: Any) -> None:
         super().__init__(model, threads)
-        if resolution == 160:
-            raise ModelUnusable(f"{provider} cannot be loaded")
-        self.provider = provider
-        self.callers = callers
+        if options["resolution"] == 160:
+            raise ModelUnusable(f"{options['provider']} cannot be loaded")
+        self.provider = options["provider"]
+        self.callers = options["callers"]
 
 
 @pytest.fixture
