@@ -15,7 +15,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 _STATUS = Path("/proc/self/status")
 _CPUS = Path("/sys/devices/system/cpu")
 _THERMAL = Path("/sys/class/thermal")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 _MIB = 1 << 20
 _DEFAULT_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD = 128 << 10, 32 * _MIB  # that glibc has, and takes
 KEPT_BYTES = 40 * _MIB  # of freed memory, by each thread (see `keep_freed_memory`)
@@ -32,6 +32,16 @@ def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
         pass
     arm = " ".join(fields[k] for k in ("cpu implementer", "cpu part") if k in fields)
     return fields.get("model name") or arm or platform.processor() or platform.machine()
+
+
+def multiplies_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
+    """Whether this x86 CPU has instructions that multiply matrices of bfloat16; without them it is slow."""
+    with contextlib.suppress(OSError):
+        for line in cpu_info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "flags":
+                return not {"avx512_bf16", "amx_bf16"}.isdisjoint(value.split())
+    return False
 
 
 def usable_cpus(cgroup: Path = _CGROUP) -> int:
@@ -122,6 +132,15 @@ def keep_freed_memory(kept_bytes: int = KEPT_BYTES) -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD if kept_bytes >= KEPT_BYTES else _MIB)
         mallopt(_M_TRIM_THRESHOLD, kept_bytes)
+
+
+def keep_all_freed_memory() -> None:
+    """Keeps whatever is freed until the process ends, where the C library can be told so (glibc): for
+    training, which allocates and frees the same hundreds of megabytes in every step."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def _memory_limits(cgroup: Path, own: Path) -> Iterator[Path]:

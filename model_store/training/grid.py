@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from model_store import atomic
+from model_store.device import keep_all_freed_memory
 from model_store.faces import OUTPUTS
 from model_store.graph import build_classifier
 from model_store.progress import track
@@ -55,6 +56,7 @@ def train_faces(
     teacher as it is. Raises DataError.
     """
     _claim(work, plan)
+    keep_all_freed_memory()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads it; a fifth of the time

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from model_store import atomic
+from model_store.device import multiplies_bfloat16
 from model_store.faces import OUTPUTS
 from model_store.progress import track
 from model_store.training.augment import ZOOMS, plain, varied
@@ -40,7 +41,11 @@ class Source:
 
 
 class Trainer:
-    """Trains `network`; the weights' moving average, which is what is kept, is `average`."""
+    """Trains `network`; the weights' moving average, which is what is kept, is `average`.
+
+    Where the CPU has instructions for it, a step's products are of bfloat16, in about half the time. Weights,
+    their sums and all that is measured stay in float32.
+    """
 
     def __init__(
         self, plan: Plan, training: Training, sources: Sequence[Source], network: MobileNet, folder: Path
@@ -53,6 +58,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(network, training.weight_decay), lr=training.learning_rate, betas=_BETAS
         )
+        self._bfloat16 = multiplies_bfloat16()
         self._step = 0
         self._losses: list[float] = []  # since the last validation
         self.history: list[dict[str, Any]] = []
@@ -86,7 +92,9 @@ class Trainer:
             group["lr"] = training.rate(step)
         self._network.train()
         self._optimizer.zero_grad(set_to_none=True)
-        error = loss(self._network(pictures), *targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            logits = self._network(pictures)
+        error = loss(logits.float(), *targets)
         error.backward()
         self._optimizer.step()
         self._follow()

@@ -15,6 +15,7 @@ from model_store.device import (
     cpu_model,
     keep_freed_memory,
     memory_limit_bytes,
+    multiplies_bfloat16,
     own_cpus,
     resident_bytes,
     usable_cpus,
@@ -59,6 +60,25 @@ def test_an_arm_cpu_says_its_numbers(tmp_path: Path) -> None:
 def test_a_system_without_cpuinfo_falls_back_to_its_architecture(tmp_path: Path) -> None:
     assert cpu_model(tmp_path / "none") in (platform.processor(), platform.machine())
     assert cpu_model(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("fpu avx512_bf16 sse", True), ("amx_bf16 fpu", True), ("fpu avx512f avx512_vnni", False), ("", False)],
+)
+def test_products_of_bfloat16_are_for_cpus_with_instructions_for_them(
+    tmp_path: Path, flags: str, fast: bool
+) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"{X86}\nflags\t\t: {flags}\n")
+    assert multiplies_bfloat16(path) is fast
+
+
+def test_where_the_cpu_is_not_told_products_stay_in_float32(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(RASPBERRY_PI_4)
+    assert not multiplies_bfloat16(path)
+    assert not multiplies_bfloat16(tmp_path / "none")
 
 
 def write_v2(cgroup: Path, text: str) -> None:

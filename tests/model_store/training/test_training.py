@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from model_store.training import augment, network  # noqa: E402
 from model_store.training.losses import loss  # noqa: E402
 
 DEADLINE_S = 300
+_SHIPPED = Path(str(files("model_store"))) / "tasks" / "faces" / "weights"
 
 
 @pytest.mark.parametrize("resolution", [128, 160])
@@ -90,6 +92,26 @@ def test_rows_without_labels_do_not_count() -> None:
     assert torch.equal(whole, loss(changed, attributes, known, ages, 1 - known))
     assert loss(changed, attributes, 1 - known, ages, known) > whole
     assert torch.isfinite(loss(logits, attributes, 0 * known, ages, 0 * known))
+
+
+def test_products_of_bfloat16_answer_and_learn_nearly_the_same() -> None:
+    """Of every layer, the depthwise ones of stride 2, which stay in float32, too."""
+    trained = load(_SHIPPED / "0.25.npz")
+    images = augment.plain(pictures(8), 128)
+
+    def gradients(bfloat16: bool):  # type: ignore[no-untyped-def]
+        net = network.from_trained(trained, 128)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            features = net.features(images)
+        features.float().square().mean().backward()
+        return features.detach().float(), [c.weight.grad for c in net.convolutions]
+
+    (exact, exact_gradients), (near, near_gradients) = gradients(False), gradients(True)
+    assert not torch.equal(near, exact)
+    assert torch.nn.functional.cosine_similarity(near.flatten(), exact.flatten(), dim=0) > 0.999
+    for found, wanted in zip(near_gradients, exact_gradients, strict=True):
+        assert found.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.9
 
 
 def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
