@@ -4,6 +4,8 @@ A closed loop (`wrk`) with 1, 8 and 32 connections posts raw JPEG bodies to a re
 same run and in turn with it, the same decoding and inference run in a plain loop on all CPUs without HTTP;
 `of loop` is the share of that loop's pictures that come through HTTP.
 
+With `--processes 1 2` a server of one process and one of two take turns, too: `--workers` of the service.
+
 With `--url` any server is loaded, as it is; the loop then needs `--store` and one `--variant`.
 """
 
@@ -13,7 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +30,13 @@ from model_store.store import ModelStore, StoreError
 CONNECTIONS = (1, 8, 32)
 VARIANTS = ("mobilenet_v1_1.0_224_fp32", "mobilenet_v1_0.25_128_int8")
 LOOP = "loop"
-_WARM_UP_S = 1
+_WARM_UP_S, _WARM_UPS = 1, 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant ("" for what an URL runs) with one picture: by connections, and `LOOP`, all rounds."""
+    """One variant ("" for what an URL runs) with one picture: all rounds of `LOOP`, of so many
+    connections ("8"), and of so many to several processes ("8 to 2")."""
 
     variant: str
     picture: str
@@ -64,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.store:  # before anything is measured
             for variant in filter(None, variants):
                 ModelStore(options.store).open("imagenet", variant)
-        with _server(options) as base_url:
+        with _servers(options) as base_urls:
             for variant in variants:
-                url = options.url or f"{base_url}/v1/classify?variant={variant}"
+                urls = {of: f"{url}/v1/classify?variant={variant}" for of, url in base_urls.items()}
                 for name, picture in pictures.items():
-                    rows.append(_measured(options, url, variant, name, picture))
+                    rows.append(_measured(options, urls or {1: options.url}, variant, name, picture))
                     print("\n".join(lines(rows[-1])), flush=True)
     except (WrkFailed, StoreError) as error:
         print(f"throughput: {error}", file=sys.stderr)
@@ -85,6 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG pictures")
     parser.add_argument("--variant", action="append", help=f"default: {', '.join(VARIANTS)}")
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--processes", type=int, nargs="+", default=(1,), help="of the servers over --store")
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="in each the loop and the server take turns")
     parser.add_argument("--output", type=Path, help="JSON")
@@ -93,31 +97,47 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give --store or --url")
     if options.url and len(options.variant or ()) > 1:
         parser.error("an URL runs one variant: give --variant once")
+    if options.url and tuple(options.processes) != (1,):
+        parser.error("what answers at an URL has the processes it has: leave --processes out")
     return options
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[str]:
-    if options.url:
-        yield ""
-        return
-    with tempfile.TemporaryDirectory() as state, running_server(options.store, Path(state)) as server:
-        yield server.base_url
+def _servers(options: argparse.Namespace) -> Iterator[dict[int, str]]:
+    """By the number of their processes the addresses of servers over the store; none for an URL."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for count in () if options.url else options.processes:
+            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            server = stack.enter_context(running_server(options.store, state, workers=str(count)))
+            found[count] = server.base_url
+        yield found
 
 
-def _measured(options: argparse.Namespace, url: str, variant: str, name: str, picture: bytes) -> Row:
+def _measured(
+    options: argparse.Namespace, urls: Mapping[int, str], variant: str, name: str, picture: bytes
+) -> Row:
     runs: dict[str, Callable[[int], Load]] = {}
     if options.store and variant:
         runs[LOOP] = _loop(options.store, variant, picture)
     for connections in options.connections:
-        runs[str(connections)] = partial(post, url, Body(picture), connections)
+        for processes, url in urls.items():
+            key = str(connections) if processes == 1 else f"{connections} to {processes}"
+            runs[key] = partial(post, url, Body(picture), connections)
     for run in runs.values():
-        run(_WARM_UP_S)
+        _warm_up(run)
     rounds: dict[str, list[Load]] = {key: [] for key in runs}
     for _ in range(options.rounds):
         for key, run in runs.items():
             rounds[key].append(run(options.seconds))
     return Row(variant, name, rounds)
+
+
+def _warm_up(run: Callable[[int], Load]) -> None:
+    """Until nothing fails: of several processes one may be ready before the others."""
+    for _ in range(_WARM_UPS):
+        if not run(_WARM_UP_S).errors:
+            return
 
 
 def _loop(root: Path, variant: str, picture: bytes) -> Callable[[int], Load]:
@@ -133,14 +153,19 @@ def lines(row: Row) -> list[str]:
     found = [f"{row.variant or 'the URL'}, {row.picture}"]
     for name in row.rounds:
         load, share = row.median(name), row.of_loop(name)
-        title = "no HTTP" if name == LOOP else f"{name} connections"
-        text = (
-            f"  {title:<15} {load.requests_per_s:7.1f}/s  p50 {load.p50_ms:7.2f}  p99 {load.p99_ms:7.2f} ms"
-        )
+        text = f"  {_title(name):<27} {load.requests_per_s:7.1f}/s"
+        text += f"  p50 {load.p50_ms:7.2f}  p99 {load.p99_ms:7.2f} ms"
         if share is not None and name != LOOP:
             text += f"  {share:.3f} of loop"
         found.append(text + (f"  {load.errors} ERRORS" if load.errors else ""))
     return found
+
+
+def _title(name: str) -> str:
+    if name == LOOP:
+        return "no HTTP"
+    connections, _, processes = name.partition(" to ")
+    return f"{connections} connections" + (f", {processes} processes" if processes else "")
 
 
 def report(rows: Sequence[Row], seconds: int) -> dict[str, object]:

@@ -63,7 +63,9 @@ def test_a_folder_without_pictures_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not wrk.available(), reason="wrk is not installed")
-def test_a_real_server_is_loaded_and_compared_with_the_loop(tmp_path: Path) -> None:
+def test_a_real_server_is_loaded_and_compared_with_the_loop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = fill(tmp_path / "store", ((0.25, 128),)).root
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(jpeg(500, 375))
@@ -71,15 +73,18 @@ def test_a_real_server_is_loaded_and_compared_with_the_loop(tmp_path: Path) -> N
     code = throughput.main([
         "--store", str(store), "--photos", str(tmp_path / "photos"),
         "--variant", "mobilenet_v1_0.25_128_fp32",
-        "--connections", "2", "--seconds", "1", "--rounds", "1", "--output", str(output),
+        "--connections", "2", "--processes", "1", "2",
+        "--seconds", "1", "--rounds", "1", "--output", str(output),
     ])  # fmt: skip
     assert code == 0
+    assert "2 connections, 2 processes" in capsys.readouterr().out
     rows = json.loads(output.read_text())["rows"]
     assert [row["picture"] for row in rows] == ["500x375", "1920x1080"]
     for row in rows:
-        assert row["loads"]["2"]["requests"] > 0
-        assert row["loads"]["2"]["errors"] == 0
-        assert row["of_loop"]["2"] > 0
+        for name in ("2", "2 to 2"):
+            assert row["loads"][name]["requests"] > 0
+            assert row["loads"][name]["errors"] == 0
+            assert row["of_loop"][name] > 0
 
 
 def test_a_variant_that_the_store_lacks_is_told_before_anything_is_measured(
