@@ -43,8 +43,8 @@ class Source:
 class Trainer:
     """Trains `network`; the weights' moving average, which is what is kept, is `average`.
 
-    Where the CPU has instructions for it, a step's products are of bfloat16, in about half the time. Weights,
-    their sums and all that is measured stay in float32.
+    Where the CPU has instructions for it, a step's products are of bfloat16, in 0.55 to 0.73 of the time.
+    Weights, their sums and all that is measured stay in float32.
     """
 
     def __init__(
