@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import in_process, photos
-from bench.server import running_server
+from bench.server import ServerFailed, running_server
 from bench.wrk import Body, Load, WrkFailed, post
 from model_store.device import cpu_model, keep_freed_memory, usable_cpus
 from model_store.runtime import RUNTIME_VERSION, OnnxSession
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for name, picture in pictures.items():
                     rows.append(_measured(options, urls or {1: options.url}, variant, name, picture))
                     print("\n".join(lines(rows[-1])), flush=True)
-    except (WrkFailed, StoreError) as error:
+    except (WrkFailed, StoreError, ServerFailed) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 1
     if options.output:

@@ -98,3 +98,11 @@ def test_a_variant_that_the_store_lacks_is_told_before_anything_is_measured(
     told = capsys.readouterr()
     assert "mobilenet_v1_1.0_224_int8" in told.err
     assert not told.out
+
+
+def test_a_server_that_does_not_start_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg(500, 375))
+    store = fill(tmp_path / "store", ((0.25, 128),)).root
+    arguments = ["--store", str(store), "--photos", str(tmp_path), "--processes", "0"]
+    assert throughput.main([*arguments, "--variant", "mobilenet_v1_0.25_128_fp32"]) == 1
+    assert "the server ended" in capsys.readouterr().err

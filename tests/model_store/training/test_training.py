@@ -7,6 +7,7 @@ import sys
 import time
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_products_of_bfloat16_answer_and_learn_nearly_the_same() -> None:
     trained = load(_SHIPPED / "0.25.npz")
     images = augment.plain(pictures(8), 128)
 
-    def gradients(bfloat16: bool):  # type: ignore[no-untyped-def]
+    def gradients(bfloat16: bool) -> Any:
         net = network.from_trained(trained, 128)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             features = net.features(images)
