@@ -199,6 +199,11 @@ class OnnxSession(_OnnxModel):
         (scores,) = self._session.run(["scores"], {"image": images})
         return np.asarray(scores, np.float32)
 
+    def features(self, images: UInt8Array) -> Scores:
+        """[N, 1024 alpha]: what the head reads, of a model that offers it. uint8 [N, H, W, 3]."""
+        (features,) = self._session.run(["features"], {"image": images})
+        return np.asarray(features, np.float32)
+
     @property
     def resolution(self) -> int | None:
         """Side of the square input in pixels; None where it takes any."""

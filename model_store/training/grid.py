@@ -32,6 +32,7 @@ from model_store.runtime import OnnxSession
 from model_store.trained import TrainedNetwork, load, save_bytes
 from model_store.training.augment import plain, resized
 from model_store.training.curves import draw_curves
+from model_store.training.head import with_fitted_head
 from model_store.training.labels import DataError
 from model_store.training.loop import Source, Trainer, evaluate, fit, rows_of_step
 from model_store.training.network import MobileNet, copied, from_trained, start_from, to_trained
@@ -65,7 +66,7 @@ def train_faces(
     if plan.teacher.alpha not in starts:
         raise DataError(f"the teacher starts from weights of alpha {plan.teacher.alpha}: they are missing")
     start = partial(_started, plan, plan.teacher, starts[plan.teacher.alpha], faces)
-    teacher = _train_one(plan, plan.teacher, start, faces, labels, work / "teacher")
+    teacher = _train_one(plan, plan.teacher, start, faces, labels, labels, work / "teacher")
     files = {plan.teacher.alpha: teacher}
     if plan.pupils:
         trained = load(teacher)
@@ -74,7 +75,7 @@ def train_faces(
         for training in plan.pupils:
             start = partial(_pupil, plan, training, trained, starts, faces)
             folder = work / str(training.alpha)
-            files[training.alpha] = _train_one(plan, training, start, faces, targets, folder)
+            files[training.alpha] = _train_one(plan, training, start, faces, labels, targets, folder)
     return files
 
 
@@ -104,9 +105,11 @@ def _train_one(
     training: Training,
     start: Callable[[], MobileNet],
     faces: tuple[FaceSet, ...],
+    labels: list[Targets],
     targets: list[Targets],
     folder: Path,
 ) -> Path:
+    """Trains one network on `targets`, and its head once more on `labels`; its file."""
     folder.mkdir(exist_ok=True)
     finished = folder / "trained.npz"
     if finished.is_file():
@@ -121,6 +124,7 @@ def _train_one(
     trainer.run(show)
     average = trainer.average
     trained = to_trained(average, plan.resolutions, lambda resolution: fit(average, faces, resolution, plan))
+    trained = with_fitted_head(trained.rounded(), faces, labels, folder.name)
     metrics = _metrics(trained.rounded(), faces, folder.name)
     atomic.write(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     atomic.write(finished, save_bytes(trained))  # last: it says that the rest is there

@@ -105,10 +105,9 @@ class Trainer:
         count = self._plan.batch // len(self._sources)
         rows = rows_of_step(source.faces, self._step, count, self._plan.seed)
         images = np.ascontiguousarray(source.faces.images[rows])
-        t = source.targets
         return (
             varied(images, resolution, ZOOMS[source.faces.name], generator),
-            *(torch.from_numpy(a[rows]) for a in (t.attributes, t.attributes_known, t.ages, t.ages_known)),
+            *map(torch.from_numpy, source.targets.of(rows)),
         )
 
     def _follow(self) -> None:

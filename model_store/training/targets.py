@@ -27,6 +27,10 @@ class Targets:
     ages: Floats
     ages_known: Floats
 
+    def of(self, rows: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats, Floats]:
+        """Those of some pictures, in the order in which `losses.loss` takes them."""
+        return self.attributes[rows], self.attributes_known[rows], self.ages[rows], self.ages_known[rows]
+
 
 def from_labels(attributes: Floats, ages: Floats) -> Targets:
     """Of labels [N, 40] and [N] years, NaN where missing."""

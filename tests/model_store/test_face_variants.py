@@ -14,6 +14,7 @@ from model_store.cli import main
 from model_store.faces import ATTRIBUTES, LABELS, split_scores
 from model_store.manifest import AnyAccuracy, FaceAccuracy, VariantManifest
 from model_store.ranking import expected_accuracies
+from model_store.runtime import OnnxSession
 from model_store.store import ModelStore
 from model_store.trained import TrainedNetwork
 from service.loading import load_catalog
@@ -65,6 +66,8 @@ def test_features_are_what_the_head_reads(store: ModelStore, network: TrainedNet
     logits = found["features"] @ network.classifier.kernel.T + network.classifier.bias
     attributes = 1 / (1 + np.exp(-logits[:, : len(ATTRIBUTES)]))
     np.testing.assert_allclose(attributes, found["scores"][:, : len(ATTRIBUTES)], atol=1e-5)
+    session = OnnxSession(store.open("faces", ID)[1])
+    np.testing.assert_array_equal(session.features(pictures(4)), found["features"])
 
 
 def test_the_int8_twin_answers_nearly_the_same_features_too(store: ModelStore) -> None:

@@ -15,7 +15,7 @@ import pytest
 from model_store.faces import OUTPUTS
 from model_store.graph import build_classifier
 from model_store.runtime import OnnxSession
-from model_store.trained import load
+from model_store.trained import TrainedNetwork, load
 from tests.model_store.training.networks import random_trained, random_weights
 from tests.model_store.training.tiny_run import make_data
 from tests.networks import pictures
@@ -24,7 +24,10 @@ torch = pytest.importorskip("torch", reason="needs the extra `train`, which brin
 pytest.importorskip("matplotlib", reason="needs the extra `train`")
 
 from model_store.training import augment, network  # noqa: E402
+from model_store.training.head import with_fitted_head  # noqa: E402
 from model_store.training.losses import loss  # noqa: E402
+from model_store.training.pictures import load_faces  # noqa: E402
+from model_store.training.targets import from_labels  # noqa: E402
 
 DEADLINE_S = 300
 _SHIPPED = Path(str(files("model_store"))) / "tasks" / "faces" / "weights"
@@ -113,6 +116,28 @@ def test_products_of_bfloat16_answer_and_learn_nearly_the_same() -> None:
     for found, wanted in zip(near_gradients, exact_gradients, strict=True):
         assert found.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.9
+
+
+def test_a_fitted_head_answers_the_training_pictures_better_at_each_resolution(tmp_path: Path) -> None:
+    make_data(tmp_path / "data")
+    faces = load_faces(tmp_path / "data", tmp_path / "pictures", seed=0)
+    labels = [from_labels(f.attributes, f.ages) for f in faces]
+    before = random_trained(0.25, (64, 32))
+    after = with_fitted_head(before, faces, labels, "0.25")
+    assert after.convolutions is before.convolutions
+
+    def error(trained: TrainedNetwork, resolution: int) -> float:
+        net = network.from_trained(trained, resolution)
+        parts = []
+        for f, t in zip(faces, labels, strict=True):
+            images = np.ascontiguousarray(f.images[f.training_rows])
+            parts.append((augment.plain(images, resolution), *map(torch.from_numpy, t.of(f.training_rows))))
+        images, *targets = map(torch.cat, zip(*parts, strict=True))
+        with torch.no_grad():
+            return float(loss(net(images), *targets))
+
+    for resolution in after.resolutions:
+        assert error(after, resolution) < 0.9 * error(before, resolution)
 
 
 def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
