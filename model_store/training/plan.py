@@ -106,7 +106,8 @@ def _fine_tuning(steps: int) -> Phase:
 
 
 def full_grid() -> Plan:
-    """What ships: about three and a half hours on two cores in float32, the cheapest pupil first."""
+    """What ships, the cheapest pupil first: by its steps and the fitting of the heads nearly four hours of
+    two cores in float32, and two and a third in bfloat16."""
     steps = {0.25: (2400, 400), 0.5: (1600, 350), 0.75: (1200, 300)}
     teacher = Training(
         ALPHAS[0],
