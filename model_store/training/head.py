@@ -1,7 +1,7 @@
 """The head alone, fitted to the labels when the rest is trained.
 
 What a network learns from is moved, turned, tinted and drawn to a teacher's answers; what it is asked later
-is plain. Of its last layer alone the loss is convex, and what that reads is computed once.
+is plain. Of the last layer alone the whole loss can be minimised: what it reads is computed once.
 """
 
 import math
@@ -79,4 +79,4 @@ def _features(
 
 
 def _thinned(rows: Rows) -> Rows:
-    return rows[:: math.ceil(len(rows) / _MOST_PICTURES)]
+    return rows[:: max(1, math.ceil(len(rows) / _MOST_PICTURES))]
