@@ -56,7 +56,7 @@ class Trainer:
         self.average = MobileNet(training.alpha).to(memory_format=torch.channels_last)
         self.average.load_state_dict(network.state_dict())
         self._optimizer = torch.optim.AdamW(
-            _parameter_groups(network, training.weight_decay), lr=training.learning_rate, betas=_BETAS
+            _parameter_groups(network, training.weight_decay), lr=training.rate(0), betas=_BETAS
         )
         self._bfloat16 = multiplies_bfloat16()
         self._step = 0

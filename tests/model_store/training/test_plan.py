@@ -7,19 +7,14 @@ from itertools import pairwise
 import pytest
 
 from model_store.architecture import ALPHAS, RESOLUTIONS
-from model_store.training.plan import Phase, Training, full_grid
+from model_store.training.plan import Phase, Round, Training, full_grid
 
-TRAINING = Training(
-    0.5,
-    (Phase(50, {128: 1.0}), Phase(150, {160: 0.25, 224: 0.75})),
-    Phase(40, {224: 1.0}),
-    learning_rate=1e-3,
-    fine_tuning_rate=2e-4,
-    weight_decay=0,
-)
+FIRST = Round((Phase(50, {128: 1.0}), Phase(150, {160: 0.25, 224: 0.75})), 1e-3, warm_up=0.06)
+FINE_TUNING = Round((Phase(40, {224: 1.0}),), 2e-4)
+TRAINING = Training(0.5, (FIRST, FINE_TUNING), weight_decay=0)
 
 
-def test_the_rate_rises_and_falls_to_nothing_and_once_more_for_the_fine_tuning() -> None:
+def test_the_rate_rises_and_falls_to_nothing_and_falls_again_in_the_next_round() -> None:
     rates = [TRAINING.rate(step) for step in range(TRAINING.steps)]
     assert len(rates) == 240
     first, last = rates[:200], rates[200:]
@@ -49,12 +44,18 @@ def test_the_full_grid_trains_every_width_for_every_resolution() -> None:
     assert sorted(t.alpha for t in plan.pupils) == sorted(ALPHAS)
     assert plan.resolutions == RESOLUTIONS
     for training in (plan.teacher, *plan.pupils):
-        assert training.fine_tuning.weights.keys() == set(RESOLUTIONS)
+        for each in training.rounds:
+            assert each.phases[-1].weights.keys() == set(RESOLUTIONS)
 
 
 def test_what_is_trained_already_is_only_fine_tuned() -> None:
-    again = replace(TRAINING, phases=())
+    again = replace(TRAINING, rounds=(FINE_TUNING,))
     assert again.steps == 40
     assert again.rate(0) == pytest.approx(2e-4)
     assert 0 < again.rate(39) < 1e-5
     assert {again.resolution(step, 1) for step in range(40)} == {224}
+
+
+def test_after_the_last_step_there_is_no_rate() -> None:
+    with pytest.raises(ValueError, match="ended"):
+        TRAINING.rate(240)

@@ -6,7 +6,6 @@
 import csv
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,21 +44,14 @@ def make_data(folder: Path) -> None:
 
 def main(data: Path, work: Path) -> None:
     from model_store.training.grid import train_faces
-    from model_store.training.plan import Phase, Plan, Training
+    from model_store.training.plan import Phase, Plan, Round, Training
 
-    teacher = Training(
-        0.5,
-        (Phase(3, {32: 1.0}), Phase(3, {32: 0.5, 64: 0.5})),
-        Phase(2, {64: 1.0}),
-        1e-3,
-        fine_tuning_rate=3e-4,
-        weight_decay=0.05,
-        dropout=0.2,
-    )
-    pupil = Training(
-        0.25, (Phase(4, {32: 1.0}),), Phase(2, {64: 1.0}), 2e-3, fine_tuning_rate=5e-4, weight_decay=1e-3
-    )
-    again = replace(teacher, phases=(), dropout=0.0)
+    first = Round((Phase(3, {32: 1.0}), Phase(3, {32: 0.5, 64: 0.5})), 1e-3, warm_up=0.2)
+    fine_tuning = Round((Phase(2, {64: 1.0}),), 3e-4)
+    teacher = Training(0.5, (first, fine_tuning), weight_decay=0.05, dropout=0.2)
+    short = Round((Phase(4, {32: 1.0}),), 2e-3)
+    pupil = Training(0.25, (short, Round((Phase(2, {64: 1.0}),), 5e-4)), weight_decay=1e-3)
+    again = Training(0.5, (fine_tuning,), weight_decay=0.05)
     plan = Plan(
         teacher,
         (pupil, again),
