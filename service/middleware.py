@@ -12,19 +12,19 @@ from service.responses import problem_response
 
 log = logging.getLogger(__name__)
 
-_HEADER = b"x-request-id"
+REQUEST_ID = b"x-request-id"
 # Anything else could smuggle lines into logs.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def _given_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
-        if name == _HEADER:
+        if name == REQUEST_ID:
             return value.decode() if _REQUEST_ID.fullmatch(value) else None
     return None
 
 
-def _new_id() -> str:
+def new_request_id() -> str:
     """A name and no secret. The system's random numbers would be a call that lets other threads take the
     interpreter."""
     return f"{random.getrandbits(128):032x}"
@@ -41,7 +41,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         arrival = now_ms()
-        request_id = _given_id(scope) or _new_id()
+        request_id = _given_id(scope) or new_request_id()
         scope.setdefault("state", {}).update(arrival=arrival, request_id=request_id)
         started = False
 
@@ -49,7 +49,7 @@ class RequestContext:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
             await send(message)
 
         try:

@@ -10,7 +10,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -60,12 +59,15 @@ def memory_share_mb(limit_bytes: int, supervisor_bytes: int, processes: int) -> 
 def serve(settings: Settings) -> int:
     """Runs `settings.workers` processes until SIGTERM or SIGINT. Exit codes: 0 done, 1 failed."""
     try:
-        with _bind(settings, shared=False) as probe:  # finds out a port that is taken, shared or not
+        with server.bind(settings) as probe:  # finds out a port that is taken, shared or not
             settings = settings.model_copy(update={"port": probe.getsockname()[1]})
-        reserved = _bind(settings)  # never listens: it keeps the port while all processes are down
+        reserved = server.bind(
+            settings, shared=True
+        )  # never listens: it keeps the port while all processes are down
     except OSError as error:
-        log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
+        server.log_unbound(settings, error)
         return 1
+    server.log_bound(reserved)
     limit = limit_bytes(settings)
     if limit is not None:
         share_mb = memory_share_mb(limit, resident_bytes() or 0, settings.workers)
@@ -148,7 +150,7 @@ def _serve_one(settings: Settings, share: Share) -> None:
     if share.cpus:
         os.sched_setaffinity(0, share.cpus)
     threads = settings.threads or share.threads
-    with _bind(settings) as listening:
+    with server.bind(settings, shared=True) as listening:
         raise SystemExit(server.serve(settings.model_copy(update={"threads": threads}), listening))
 
 
@@ -159,17 +161,3 @@ def _end_with_parent() -> None:
     parent.join()
     log.error("the supervising process is gone: shutting down")
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _bind(settings: Settings, *, shared: bool = True) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound.bind((settings.host, settings.port))
-    except OSError:
-        bound.close()
-        raise
-    return bound

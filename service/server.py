@@ -9,23 +9,64 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service import errors
 from service.app import create_app
+from service.middleware import REQUEST_ID, new_request_id
+from service.responses import problem_response
 from service.settings import Settings
 from service.state import Service
+
+log = logging.getLogger(__name__)
 
 # Longer than proxies and clients keep idle connections (60 s is common): whoever closes first must be the one
 # who sends, or a request meets a connection that is just being closed.
 _KEEP_ALIVE_S = 75
+# What is under way when it is to end is answered; what takes longer than that is given up, before whoever
+# runs containers loses patience (30 s in docker-compose.yml).
+_ENDING_S = 25
 
 
 def serve(settings: Settings, listening: socket.socket | None = None) -> int:
     """Serves until SIGTERM or SIGINT, on the settings' address or on a socket that is bound already. Exit
     codes: 0 done, 1 the address cannot be had."""
+    if listening is None:
+        try:
+            listening = bind(settings)  # uvicorn would load everything first, and end with a code of its own
+        except OSError as error:
+            log_unbound(settings, error)
+            return 1
+        log_bound(listening)
     app = create_app(settings)
     server = _Server(_uvicorn_config(app, settings), app.state.service)
-    server.run(sockets=[listening] if listening else None)
+    server.run(sockets=[listening])
     return 0 if server.started or server.asked_to_end else 1
+
+
+def bind(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """A socket on the settings' address, which other processes can bind too when it is `shared`. Raises
+    OSError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def log_bound(bound: socket.socket) -> None:
+    host, port, *_ = bound.getsockname()
+    log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+
+def log_unbound(settings: Settings, error: OSError) -> None:
+    log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
 
 
 def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -37,9 +78,24 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        http=_Protocol,
         timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_ENDING_S,
         proxy_headers=False,  # nothing here asks who the client is
     )
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, which tells what is not HTTP as a problem too."""
+
+    def send_400_response(self, msg: str) -> None:
+        problem = errors.MalformedRequest("this is not an HTTP request that can be parsed")
+        request_id = new_request_id()
+        response = problem_response(problem, request_id)
+        headers = [*response.raw_headers, (REQUEST_ID, request_id.encode()), (b"connection", b"close")]
+        lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):

@@ -1,8 +1,10 @@
 """The picture in a request's body, raw or as a multipart part, within the limits."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -21,12 +23,27 @@ from service import errors
 _UNTYPED = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _MULTIPART = "multipart/form-data"
 _PART = "image"
+# A client of which no more comes for so long has gone, or means no good: it would keep its connection, and a
+# server that is to end, for ever.
+_STALLED_S = 20.0
 
 
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser, which would spool parts over 1 MiB to disk."""
+class _Parser(MultiPartParser):
+    """Starlette's parser, which would spool parts over 1 MiB to disk, take a part without a file's name for
+    text, and what came for all there is."""
 
     spool_max_size = 1 << 30
+    ended = False  # the closing boundary came
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        if options.get(b"name") == _PART.encode() and b"filename" not in options:
+            part.content_disposition = (part.content_disposition or b"") + b'; filename="image"'
+        super().on_headers_finished()
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 async def read_picture(request: Request, max_bytes: int) -> bytes:
@@ -57,20 +74,28 @@ def check_picture(data: bytes, max_pixels: int) -> ImageHeader:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body as it came. Raises BodyTooLarge before more is read."""
+    """The body as it came. Raises BodyTooLarge before more is read, and MalformedRequest for one that ends
+    early or stalls."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise errors.BodyTooLarge(max_bytes)
     chunks: list[bytes] = []
     size = 0
+    loop = asyncio.get_running_loop()
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
-                raise errors.BodyTooLarge(max_bytes)
-            chunks.append(chunk)
+        async with asyncio.timeout(_STALLED_S) as stalled:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise errors.BodyTooLarge(max_bytes)
+                chunks.append(chunk)
+                stalled.reschedule(loop.time() + _STALLED_S)
     except ClientDisconnect:
         raise errors.MalformedRequest("the connection ended inside the body") from None
+    except TimeoutError:
+        raise errors.MalformedRequest(
+            f"no more of the body came for {_STALLED_S:g} s; send it again", headers={"Connection": "close"}
+        ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -79,22 +104,20 @@ async def _image_part(request: Request, body: bytes) -> bytes:
         yield body
         yield b""
 
-    parser = _InMemoryParser(
-        request.headers, stream(), max_files=4, max_fields=16, max_part_size=len(body) + 1
-    )
+    parser = _Parser(request.headers, stream(), max_files=4, max_fields=16, max_part_size=len(body) + 1)
     try:
         form = await parser.parse()
-        if not body.rstrip().endswith(b"--"):  # the parser takes what came for all there is
+        if not parser.ended:
             raise MultiPartException("it ends before its closing boundary")
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         detail = error.message if isinstance(error, MultiPartException) else "no boundary is given"
         raise errors.MalformedRequest(f"the multipart body cannot be parsed: {detail}") from None
     try:
-        parts = form.getlist(_PART)
-        if len(parts) != 1 or not isinstance(parts[0], UploadFile):
-            found = ", ".join(sorted({repr(name) for name, _ in form.multi_items()})) or "none"
+        parts = [part for part in form.getlist(_PART) if isinstance(part, UploadFile)]
+        if len(parts) != 1:
+            found = ", ".join(sorted(repr(name) for name, _ in form.multi_items())) or "none"
             raise errors.InvalidParameter(
-                _PART, f"expected one file part named {_PART!r}; the body has the parts: {found}"
+                _PART, f"expected one part named {_PART!r}; the body has the parts: {found}"
             )
         return await parts[0].read()
     finally:

@@ -7,6 +7,7 @@ Dependencies are `async`: FastAPI would run plain functions in a thread pool, wh
 
 import hmac
 import urllib.parse
+from collections import Counter
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -53,7 +54,8 @@ def check_api_key(request: Request, service: Service) -> None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     given = token if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    if not hmac.compare_digest(given.encode(), expected.get_secret_value().encode()):
+    # A header's bytes are read as Latin-1; a key that is not ASCII is sent as UTF-8.
+    if not hmac.compare_digest(given.encode("latin-1"), expected.get_secret_value().encode()):
         raise errors.Unauthorized(
             "send the key as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'",
             headers={"WWW-Authenticate": "Bearer"},
@@ -66,10 +68,10 @@ def _query_pairs(request: Request) -> dict[str, str]:
         pairs = urllib.parse.parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeDecodeError, ValueError):
         raise errors.MalformedRequest("the query is not percent-encoded UTF-8") from None
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise errors.InvalidParameter(twice, f"{twice} is given {names.count(twice)} times; give it once")
+    counts = Counter(name for name, _ in pairs)
+    name, count = counts.most_common(1)[0] if counts else ("", 0)
+    if count > 1:
+        raise errors.InvalidParameter(name, f"{name} is given {count} times; give it once")
     return dict(pairs)
 
 

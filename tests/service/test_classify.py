@@ -51,6 +51,12 @@ def test_multipart_and_raw_give_the_same_answer(client: httpx.Client) -> None:
     raw = client.post("/v1/classify", content=data).json()
     form = client.post("/v1/classify", files={"image": ("cat.png", data, "image/png")}).json()
     assert form["predictions"] == raw["predictions"]
+    # No file's name, and text behind the closing boundary: both are allowed.
+    part = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + data + b"\r\n--x--\r\nthe end\r\n"
+    bare = client.post(
+        "/v1/classify", content=part, headers={"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    assert bare.json()["predictions"] == raw["predictions"]
 
 
 def test_the_answer_tells_variant_prediction_and_phases(client: httpx.Client) -> None:

@@ -129,13 +129,15 @@ def test_a_process_that_dies_is_started_again(own_store: Path, tmp_path: Path) -
     assert "started again" in log.read_text()
 
 
-def test_a_port_that_is_taken_ends_the_start_with_its_name(own_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_ends_the_start_with_its_name(own_store: Path, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "service", "--port", str(port), "--store", str(own_store)]
-        ended = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([*command, "--workers", workers], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_port_that_other_processes_share_is_taken_too(own_store: Path, tmp_path: Path) -> None:

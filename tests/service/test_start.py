@@ -1,8 +1,10 @@
 """From start to stop: what is loaded, what is refused, what is kept, and how it ends."""
 
+import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from bench.random_store import IDS
-from bench.server import running_server
+from bench.server import RunningServer, running_server
 from tests.service import pictures
 
 GOOD = pictures.encode("JPEG")
@@ -105,6 +107,30 @@ def test_sigterm_drains(own_store: Path, state_dir: Path) -> None:
             assert "shutting down" in answer.json()["detail"]
             assert http.post("/v1/classify", content=GOOD).status_code == 200
         assert server.process.wait(timeout=20) == 0
+
+
+def test_a_client_that_stalls_does_not_keep_it_from_ending(own_store: Path, state_dir: Path) -> None:
+    with running_server(own_store, state_dir) as server:
+        address = ("127.0.0.1", int(server.base_url.rpartition(":")[2]))
+        with socket.create_connection(address) as stalled:
+            stalled.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+            time.sleep(0.5)  # until it is being read
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=40) == 0
+            assert b"no more of the body came" in stalled.recv(10_000)
+
+
+def test_what_is_not_http_is_a_problem_too(server: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.base_url.rpartition(":")[2]))) as client:
+        client.sendall(b"HELLO\r\n\r\n")
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        body = json.loads(answer.read())
+        assert answer.status == 400
+        assert answer.getheader("Content-Type") == "application/problem+json"
+        assert body["type"].endswith(":malformed-request")
+        assert body["request_id"] == answer.getheader("X-Request-ID")
+        assert client.recv(1) == b"", "nothing more can be understood on this connection"
 
 
 def test_a_connection_that_rested_is_used_again(client: httpx.Client) -> None:
