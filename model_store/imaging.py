@@ -25,6 +25,7 @@ from model_store.manifest import Preprocessing
 from model_store.sampling import sampled
 
 UInt8Array = npt.NDArray[np.uint8]
+Size = tuple[int, int]  # width, height in pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 # Imported above, so that Pillow does not look for them among the plugins of all the types that it knows.
@@ -44,6 +45,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 MIN_SIDE = 2  # a line of single pixels shows nothing
 _EXIF_ORIENTATION = 0x0112
+_XMP = ("xmp", "XML:com.adobe.xmp")
 _TURNED = (5, 6, 7, 8)  # orientations whose width is the upright picture's height
 _WHITE = (255, 255, 255, 255)
 # libjpeg decodes at 1/8, 1/4 and 1/2 for less. It can do all n/8, but those between take longer than the
@@ -131,15 +133,21 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     EXIF orientation is applied, transparency lies on white, 16-bit values keep their high byte, and of
     an animation the first frame counts. Raises UnsupportedImage or UnreadableImage.
     """
+    return decode_sized(data, size, preprocessing)[0]
+
+
+def decode_sized(data: bytes, size: int, preprocessing: Preprocessing) -> tuple[UInt8Array, Size]:
+    """As `decode`; and the size of the upright picture itself."""
     image = _open(data)
     try:
         orientation = _orientation(image)
+        upright = _upright_size(image.size, orientation)
         scale = ImageHeader(_format(image), *image.size, len(data)).scale(size, preprocessing)
         left, top, right, bottom = _central_box(image.size, preprocessing.central_fraction)
         step = max(image.size) / size
         image = _load(image, data, scale)
         if preprocessing.fit == "pad":
-            return sampled(_upright(np.asarray(_rgb(image)), orientation), size, step, scale)
+            return sampled(_upright(np.asarray(_rgb(image)), orientation), size, step, scale), upright
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
         small = _resize(image, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
@@ -147,32 +155,33 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     except Exception as error:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
         raise UnreadableImage("the picture is truncated or damaged") from error
-    return _upright(pixels, orientation)
+    return _upright(pixels, orientation), upright
 
 
-def upright_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels, EXIF orientation applied. Raises UnsupportedImage or UnreadableImage."""
-    image = _open(data)
-    width, height = image.size
-    return (height, width) if _orientation(image) in _TURNED else (width, height)
+def upright_pixels(data: bytes) -> UInt8Array:
+    """Upright RGB [height, width, 3] at the size that the picture has. Raises UnsupportedImage or
+    UnreadableImage."""
+    return upright_picture(data)[0]
 
 
-def upright_pixels(data: bytes, least_side: int | None = None) -> UInt8Array:
-    """Upright RGB [height, width, 3] at the size that the picture has; a JPEG whose longer side stays
-    `least_side` may be reduced while it is decoded, its sides divided by `ImageHeader.scale` and rounded up.
+def upright_picture(data: bytes, least_side: int | None = None) -> tuple[UInt8Array, Size]:
+    """Upright RGB [height, width, 3], and the size of the upright picture itself: a JPEG whose longer side
+    stays `least_side` may be reduced while it is decoded, its sides divided by `ImageHeader.scale` and
+    rounded up.
 
     Raises UnsupportedImage or UnreadableImage.
     """
     image = _open(data)
     try:
         orientation = _orientation(image)
+        upright = _upright_size(image.size, orientation)
         scale = 1
         if least_side is not None:
             scale = ImageHeader(_format(image), *image.size, len(data)).scale(least_side, WHOLE)
         pixels = np.asarray(_rgb(_load(image, data, scale)))
     except Exception as error:
         raise UnreadableImage("the picture is truncated or damaged") from error
-    return _upright(pixels, orientation)
+    return _upright(pixels, orientation), upright
 
 
 def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
@@ -222,7 +231,7 @@ def _open(data: bytes) -> Image.Image:
         if found is None:
             known = ", ".join(FORMATS)
             raise UnsupportedImage(f"the bytes are not of a type that we read ({known})") from error
-        raise UnreadableImage(f"the bytes start like {found}, but the header is broken") from error
+        raise UnreadableImage(f"the bytes start like {found}, but are truncated or damaged") from error
 
 
 def _magic(data: bytes) -> str | None:
@@ -233,8 +242,19 @@ def _magic(data: bytes) -> str | None:
     return next((name for magic, name in magics if data.startswith(magic)), None)
 
 
+def _upright_size(size: Size, orientation: int) -> Size:
+    width, height = size
+    return (height, width) if orientation in _TURNED else (width, height)
+
+
 def _orientation(image: Image.Image) -> int:
+    """By EXIF alone, as browsers do: Pillow would take XMP's where there is none. A PNG is loaded for it,
+    once: the chunk may come behind the pixels."""
     try:
+        if image.format == "PNG":
+            image.load()
+        for key in _XMP:
+            image.info.pop(key, None)
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block does not spoil the picture
         return 1

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from model_store.imaging import Box, UInt8Array, resized, upright_pixels, upright_size
+from model_store.imaging import Box, UInt8Array, resized, upright_picture
 from model_store.sampling import sampled
 
 # How many times the detector's pixels are decoded: the smallest faces that it was trained to find have 51
@@ -24,9 +24,8 @@ class Photo:
     """
 
     def __init__(self, data: bytes, resolution: int) -> None:
-        self.size = upright_size(data)  # (width, height) of the picture
         self._resolution = resolution
-        self._pixels = upright_pixels(data, least_side(resolution))
+        self._pixels, self.size = upright_picture(data, least_side(resolution))
         self._reduction = round(max(self.size) / max(self._pixels.shape))
 
     def whole(self) -> UInt8Array:

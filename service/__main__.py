@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +50,10 @@ def _settings(options: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         raise SettingsError(f"{PREFIX}{name.upper()}: {first['msg']}") from None
-    except ValueError as error:  # a variable that should be JSON and is not
-        raise SettingsError(str(error)) from None
+    except ValueError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{field[1].upper()}" if field else "a setting"
+        raise SettingsError(f"{name}: this is not JSON") from None
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """One picture for one network of a task: what `POST /v1/classify` asks of a worker."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from model_store.imaging import ImageError, ImageHeader, decode
+from model_store.imaging import ImageError, ImageHeader, decode_sized
 from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, Plan, TaskCatalog
@@ -15,8 +16,15 @@ from service.residency import held, in_memory
 from service.work import Ran
 
 
+class Classified(NamedTuple):
+    """Scores [classes], and the (width, height) of the upright picture in pixels."""
+
+    scores: Scores
+    size: tuple[int, int]
+
+
 class Classification:
-    """Scores [classes] of an encoded picture, by the task's most accurate variant that is in time.
+    """Scores of an encoded picture, by the task's most accurate variant that is in time.
 
     A pinned variant runs on one thread; nothing else needs an estimate then.
     """
@@ -49,7 +57,7 @@ class Classification:
             for p in self.plans
         ]
 
-    def run(self, assignment: Assignment) -> Ran[Scores]:
+    def run(self, assignment: Assignment) -> Ran[Classified]:
         """Raises UnreadableImage, or NotReady where the variant cannot be loaded any more."""
         plan = self.plans[assignment.index]
         variant = plan.variant
@@ -57,10 +65,19 @@ class Classification:
         with in_memory(plan.needs):
             started = now_ms()
             try:
-                image = decode(self._data, variant.manifest.resolution, self._catalog.manifest.preprocessing)
+                image, size = decode_sized(
+                    self._data, variant.manifest.resolution, self._catalog.manifest.preprocessing
+                )
             except ImageError as error:
                 raise errors.UnreadableImage(str(error)) from None
             decoded = now_ms()
             scores = held(plan.session).run(image[np.newaxis])[0]
             ended = now_ms()
-        return Ran(scores, variant, assignment.expected, decoded - started, ended - decoded, started - taken)
+        return Ran(
+            Classified(scores, size),
+            variant,
+            assignment.expected,
+            decoded - started,
+            ended - decoded,
+            started - taken,
+        )

@@ -32,7 +32,8 @@ _BATCH = 4  # faces at a time: more gain nothing, and each needs its activations
 
 @dataclass(frozen=True, slots=True)
 class FacesFound:
-    """Faces, the surest first, with the scores [outputs] of each, and how many `detector` found in all.
+    """Faces, the surest first, with the scores [outputs] of each, and how many `detector` found in all, in a
+    picture of upright `size` (width, height).
 
     Without a detector the picture is a face.
     """
@@ -42,6 +43,11 @@ class FacesFound:
     found: int
     limited_by: LimitedBy | None
     detector: LoadedDetector | None
+    size: tuple[int, int]
+
+    @staticmethod
+    def cropped(scores: Scores, size: tuple[int, int]) -> "FacesFound":
+        return FacesFound([Face(0, 0, *size, 1)], [scores], 1, None, None, size)
 
 
 class FaceAnalysis:
@@ -98,7 +104,8 @@ class FaceAnalysis:
         whole = photo.whole()
         decoded = now_ms()
         offsets, scores = held(detector.session).run(whole[np.newaxis])
-        found = faces_of(offsets[0], scores[0], detector.manifest.resolution, photo.size)
+        resolution, most = detector.manifest.resolution, len(scores[0])  # all are counted
+        found = faces_of(offsets[0], scores[0], resolution, photo.size, max_faces=most)
         self._catalog.saw(len(found))
         wanted = found[: self._max_faces]
         variant, answered = self._look(photo, wanted, plan, assignment)
@@ -107,7 +114,7 @@ class FaceAnalysis:
             limited_by = "time"
         elif len(wanted) < len(found):
             limited_by = "max_faces"
-        result = FacesFound(wanted[: len(answered)], answered, len(found), limited_by, detector)
+        result = FacesFound(wanted[: len(answered)], answered, len(found), limited_by, detector, photo.size)
         done = self._done(assignment, plan, variant, len(answered))
         return Ran(result, variant, done, decoded - started, now_ms() - decoded, load_ms)
 

@@ -82,7 +82,7 @@ class InferResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: dict[str, str | float | bool]
+    parameters: dict[str, str | bool | int | float]
     outputs: list[OutputTensor]
 
 
@@ -177,7 +177,7 @@ def output_tensor(scores: Scores) -> OutputTensor:
     )
 
 
-def response_parameters(variant: str, decision: str, latency: Latency) -> dict[str, str | float | bool]:
+def response_parameters(variant: str, decision: str, latency: Latency) -> dict[str, str | bool | int | float]:
     """Flat, as the protocol's parameters are; without a budget there is no `budget_ms`."""
     return {"variant": variant, "decision": decision, **latency.model_dump(exclude_none=True)}
 

@@ -30,7 +30,7 @@ async def on_problem(request: Request, problem: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """The router's own: unknown addresses and methods."""
     status = error.status_code if isinstance(error, HTTPException) else 404
-    path = request.url.path
+    path = request.scope["path"]
     problem: errors.Problem
     if status == 405:
         headers = error.headers if isinstance(error, HTTPException) else None

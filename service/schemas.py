@@ -8,6 +8,14 @@ from model_store.detect import MAX_FACES
 from model_store.manifest import AnyAccuracy, Precision
 
 Decision = Literal["fits", "degraded", "infeasible", "pinned", "unbounded"]
+
+
+def told(decision: Decision, *, met: bool) -> Decision:
+    """The decision as it is told and counted: what no variant was sure to fit, and the fastest met all the
+    same, fits."""
+    return "fits" if met and decision == "infeasible" else decision
+
+
 OnMiss = Literal["best_effort", "reject"]
 
 
@@ -114,11 +122,19 @@ class FaceAttributes(_Response):
     attributes: dict[str, float] = Field(description="Probability of each.")
 
 
+class ImageSize(_Response):
+    """In pixels, upright."""
+
+    width: int
+    height: int
+
+
 class FaceAttributesResponse(_Response):
     task: str
     variant: VariantRef
     detector: VariantRef | None = Field(description="What found the faces; None with `faces=cropped`.")
     decision: Decision
+    image: ImageSize
     faces: list[FaceAttributes] = Field(description="The surest first.")
     faces_found: int = Field(description="In the picture; more than `faces` where `limited_by` says why.")
     limited_by: Literal["max_faces", "time"] | None

@@ -58,7 +58,9 @@ class Settings(BaseSettings):
         description="Named latency budgets in milliseconds, as a JSON object.",
     )
     api_key: SecretStr | None = Field(
-        None, description="When set, inference needs it, as `Authorization: Bearer` or `X-API-Key`."
+        None,
+        description="When set and not empty, all of `/v1` and `/v2` but health needs it, as "
+        "`Authorization: Bearer` or `X-API-Key`.",
     )
     drain_seconds: float = Field(
         0, ge=0, le=300, description="How long to serve on, not ready, after SIGTERM; in seconds."
@@ -66,6 +68,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
+
+    @field_validator("api_key")
+    @classmethod
+    def _not_empty(cls, key: SecretStr | None) -> SecretStr | None:
+        return key if key is not None and key.get_secret_value() else None  # compose passes what is not set
 
     @field_validator("tiers")
     @classmethod

@@ -129,7 +129,8 @@ class Service:
                 )  # fmt: skip
             else:
                 log.error(
-                    "the store %s has no variants; fill it: model-store pull imagenet --store %s",
+                    "the store %s has no variants that can serve; what is wrong with its tasks is named "
+                    "above. If it is empty, fill it: model-store pull imagenet --store %s",
                     self.settings.store, self.settings.store,
                 )  # fmt: skip
             return
@@ -155,9 +156,11 @@ class Service:
 
     def task(self, name: str, *heads: Head) -> TaskCatalog:
         """A task with one of these heads, or with any. Raises UnknownTask, or NotReady when none of its
-        variants is loaded."""
+        variants, or nothing at all, is loaded."""
         known = {n: t for n, t in self.catalog.tasks.items() if not heads or t.manifest.head in heads}
         if name not in known:
+            if self.phase == "failed":
+                raise _not_ready(self.phase)
             raise errors.UnknownTask(name, sorted(known))
         if not known[name].variants:
             raise errors.NotReady(f"no variant of {name!r} could be loaded; see GET /v1/variants")

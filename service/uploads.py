@@ -51,7 +51,8 @@ async def read_picture(request: Request, max_bytes: int) -> bytes:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     accepted = media_type in _UNTYPED or media_type == _MULTIPART or media_type.startswith("image/")
     if not accepted:
-        raise _unsupported(f"the content type is {media_type!r}")
+        how = f" as the body, or multipart/form-data with the part {_PART!r}"
+        raise _unsupported(f"the content type is {media_type!r}", how)
     body = await read_body(request, max_bytes)
     return await _image_part(request, body) if media_type == _MULTIPART else body
 
@@ -68,7 +69,7 @@ def check_picture(data: bytes, max_pixels: int) -> ImageHeader:
             height=error.height,
         ) from None
     except UnsupportedImage:
-        raise _unsupported("the bytes are of another type") from None
+        raise _unsupported("the bytes are of another type", "") from None
     except UnreadableImage as error:
         raise errors.UnreadableImage(str(error)) from None
 
@@ -124,9 +125,9 @@ async def _image_part(request: Request, body: bytes) -> bytes:
         await form.close()
 
 
-def _unsupported(what: str) -> errors.UnsupportedMediaType:
+def _unsupported(what: str, how: str) -> errors.UnsupportedMediaType:
     known = ", ".join(FORMATS)
     return errors.UnsupportedMediaType(
-        f"{what}; send {known} as the body, or multipart/form-data with the part {_PART!r}",
+        f"{what}; send {known}{how}",
         supported=[f"image/{name.lower()}" for name in FORMATS],
     )

@@ -16,7 +16,7 @@ from service.routes.inference import (
     run_while_connected,
     takes_picture,
 )
-from service.schemas import ClassifyQuery, ClassifyResponse, Prediction
+from service.schemas import ClassifyQuery, ClassifyResponse, Prediction, told
 from service.state import Service
 
 router = APIRouter(route_class=DirectRoute)
@@ -37,12 +37,12 @@ async def classify(request: Request) -> Response:
     asked = await read_asked(request, service, query, task)
     work = Classification(task, asked.data, asked.header, asked.pinned)
     outcome = await run_while_connected(service.scheduler, asked.submission(work), request)
-    predictions = _predictions(outcome.result, task, query.top_k)
+    predictions = _predictions(outcome.result.scores, task, query.top_k)
     latency = account(outcome, asked.budget_ms, asked.arrival, asked.received)
     answer = ClassifyResponse(
         task=task.manifest.name,
         variant=reference(outcome.variant),
-        decision=outcome.decision,
+        decision=told(outcome.decision, met=latency.met),
         predictions=predictions,
         latency=latency,
     )

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from model_store.detect import Face
 from model_store.faces import ATTRIBUTES, age_of, split_scores
-from model_store.imaging import upright_size
 from service.catalog import TaskCatalog
 from service.classification import Classification
 from service.face_analysis import FaceAnalysis, FacesFound
@@ -28,6 +26,8 @@ from service.schemas import (
     FaceAttributes,
     FaceAttributesQuery,
     FaceAttributesResponse,
+    ImageSize,
+    told,
 )
 from service.state import Service
 
@@ -53,7 +53,7 @@ async def face_attributes(request: Request) -> Response:
     if plans is None:
         cropped = Classification(task, asked.data, asked.header, asked.pinned)
         outcome = await run_while_connected(service.scheduler, asked.submission(cropped), request)
-        found = FacesFound([Face(0, 0, *upright_size(asked.data), 1)], [outcome.result], 1, None, None)
+        found = FacesFound.cropped(*outcome.result)
     else:
         work = FaceAnalysis(plans, asked.data, asked.header, query.max_faces, asked.pinned)
         outcome = await run_while_connected(service.scheduler, asked.submission(work), request)
@@ -64,7 +64,8 @@ async def face_attributes(request: Request) -> Response:
         task=task.manifest.name,
         variant=reference(outcome.variant),
         detector=None if found.detector is None else reference(found.detector),
-        decision=outcome.decision,
+        decision=told(outcome.decision, met=latency.met),
+        image=ImageSize(width=found.size[0], height=found.size[1]),
         faces=faces,
         faces_found=found.found,
         limited_by=found.limited_by,

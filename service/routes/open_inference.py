@@ -11,10 +11,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant, TaskCatalog
-from service.classification import Classification
+from service.classification import Classification, Classified
 from service.clock import now_ms
 from service.open_inference import (
     VERSION,
@@ -33,6 +32,7 @@ from service.raw_runs import RawOutcome, RawRuns
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
 from service.scheduler import Outcome, Submission
+from service.schemas import told
 from service.state import Service
 from service.uploads import check_picture, read_body
 
@@ -139,14 +139,14 @@ async def infer(
     budget_ms = resolve_budget_ms(service.settings.tiers, wishes.latency_budget_ms, wishes.tier)
     reject_late = wishes.on_miss == "reject"
     await service.scheduler.let_in(arrival, budget_ms, reject_late=reject_late)
-    outcome: Outcome[Scores] | RawOutcome
+    outcome: Outcome[Classified] | RawOutcome
     if tensor.datatype == "BYTES":
         data = encoded_picture(tensor)
         header = check_picture(data, service.settings.max_pixels)
         received = now_ms()
         submission = Submission(Classification(task, data, header, variant), arrival, budget_ms, reject_late)
         outcome = await run_while_connected(service.scheduler, submission, request)
-        scores = outcome.result
+        scores = outcome.result.scores
     elif variant is None:
         raise errors.InvalidParameter(
             "image", f"{name!r} takes BYTES, as each variant has its size; for UINT8 name a variant"
@@ -162,7 +162,7 @@ async def infer(
         model_name=name,
         model_version=VERSION,
         id=asked.id,
-        parameters=response_parameters(outcome.variant.id, outcome.decision, latency),
+        parameters=response_parameters(outcome.variant.id, told(outcome.decision, met=latency.met), latency),
         outputs=[output_tensor(scores.reshape(-1, len(task.labels)))],
     )
     response = _json(answer, headers={"Server-Timing": server_timing(latency)})

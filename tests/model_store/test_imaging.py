@@ -2,13 +2,14 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from model_store import imaging
 from model_store.imaging import FORMATS, ImageHeader, decode, probe, sample_picture, upright_pixels
@@ -83,6 +84,48 @@ def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
     if orientation > 1:
         lying = reference(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), SIZE, 0.875)
         assert difference(found, lying) > 10
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_is_decoded_tells_its_upright_size(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    has_exif = format in ("JPEG", "PNG", "WEBP")
+    data = save(colours(60, 40), format, **({"exif": exif} if has_exif else {}))
+    expected = (40, 60) if has_exif and orientation == 6 else (60, 40)
+    assert imaging.decode_sized(data, SIZE, WHOLE)[1] == expected
+    assert imaging.upright_picture(data)[1] == expected
+
+
+def test_a_png_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its orientation may come behind the pixels."""
+    ended = []
+    load_end = PngImagePlugin.PngImageFile.load_end
+
+    def count(self: PngImagePlugin.PngImageFile) -> None:
+        ended.append(self)
+        load_end(self)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_end", count)
+    data = save(colours(), "PNG")
+    imaging.decode_sized(data, SIZE, WHOLE)
+    assert len(ended) == 1
+    imaging.upright_picture(data, SIZE)
+    assert len(ended) == 2
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_in_xmp_is_none(format: str) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    extra: dict[str, Any] = {"xmp": xmp}
+    if format == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        extra = {"pnginfo": info}
+    data, plain = save(colours(), format, **extra), save(colours(), format)
+    assert Image.open(io.BytesIO(data)).getexif()[ORIENTATION] == 6, "Pillow finds it"
+    np.testing.assert_array_equal(decode(data, SIZE, WHOLE), decode(plain, SIZE, WHOLE))
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])

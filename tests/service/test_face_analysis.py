@@ -228,6 +228,13 @@ def test_no_more_faces_than_asked_for(bench: Bench) -> None:
     assert (ran.result.limited_by, ran.result.found) == ("max_faces", 5)
 
 
+def test_all_faces_are_counted_however_many_are_told_of(bench: Bench) -> None:
+    bench.faces(130)
+    ran = bench.run(None, max_faces=100)
+    assert used(ran) == (512, 1.0, 100)
+    assert (ran.result.limited_by, ran.result.found) == ("max_faces", 130)
+
+
 def test_a_photo_without_faces_has_none(bench: Bench) -> None:
     bench.faces(0)
     ran = bench.run(None)

@@ -82,8 +82,13 @@ def test_boxes_are_those_of_the_upright_picture(client: httpx.Client, photo: byt
     image.transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)
     upright = io.BytesIO()
     image.save(upright, "PNG")
-    one, other = (client.post(PATH, content=data.getvalue()).json()["faces"] for data in (upright, turned))
-    assert one == other
+    one, other = (client.post(PATH, content=data.getvalue()).json() for data in (upright, turned))
+    assert one["faces"] == other["faces"]
+    width, height = image.size
+    assert one["image"] == other["image"] == {"width": width, "height": height}
+    cropped = client.post(f"{PATH}?faces=cropped", content=turned.getvalue()).json()
+    assert cropped["image"] == {"width": width, "height": height}
+    assert cropped["faces"][0]["box"] == {"x": 0, "y": 0, "width": width, "height": height}
 
 
 def test_a_picture_without_a_face_is_answered_with_none(client: httpx.Client) -> None:
@@ -185,6 +190,8 @@ def test_without_a_detector_only_cropped_faces_are_answered(tmp_path: Path) -> N
         assert photo.status_code == 503
         assert photo.json()["type"].endswith(":not-ready")
         assert "faces=cropped" in photo.json()["detail"]
+        tiers = httpx.get(running.base_url + "/v1/tiers").json()["tiers"]
+        assert tiers[-1]["variant"] == LARGE, "the only task needs no name"
 
 
 def test_a_service_without_networks_of_faces_says_so(store_dir: Path, state_dir: Path) -> None:

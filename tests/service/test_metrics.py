@@ -10,6 +10,7 @@ import service.memory_guard
 import service.metrics
 from service.memory_guard import MemoryGuard
 from service.metrics import SHARED_FOLDER, Metrics
+from service.schemas import Decision, told
 
 
 def test_sensors_are_told_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,14 @@ def test_the_slowdown_is_one_until_something_else_is_known() -> None:
     assert b"mobilenet_slowdown_ratio 1.0" in metrics.text()
     metrics.slowed(1.75)
     assert b"mobilenet_slowdown_ratio 1.75" in metrics.text()
+
+
+def test_what_no_variant_was_sure_to_fit_fits_when_it_was_on_time() -> None:
+    assert told("infeasible", met=True) == "fits"
+    assert told("infeasible", met=False) == "infeasible"
+    others: list[Decision] = ["fits", "degraded", "pinned", "unbounded"]
+    for decision in others:
+        assert told(decision, met=True) == told(decision, met=False) == decision
 
 
 def test_the_process_is_told_of() -> None:

@@ -19,11 +19,10 @@ from bench.server import RunningServer, running_server
 from model_store import profile as profiling
 from model_store.imaging import probe, sample_picture
 from model_store.profile import DeviceProfile, Quantiles
-from model_store.runtime import Scores
 from model_store.store import ModelStore
 from service import errors
 from service.catalog import Catalog
-from service.classification import Classification
+from service.classification import Classification, Classified
 from service.clock import now_ms
 from service.dispatch import Dispatcher
 from service.jobs import Job, Refusal
@@ -235,7 +234,7 @@ def profile(catalog: Catalog) -> DeviceProfile:
     return DeviceProfile(device="test", inference=inference, decode=decode)
 
 
-def picture(catalog: Catalog, data: bytes = SMALL) -> Submission[Scores]:
+def picture(catalog: Catalog, data: bytes = SMALL) -> Submission[Classified]:
     work = Classification(catalog.tasks["imagenet"], data, probe(SMALL, 1 << 20))
     return Submission(work, now_ms(), None, reject_late=False)
 

@@ -20,6 +20,15 @@ def test_every_setting_is_described() -> None:
         assert field.description, name
 
 
+def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOBILENET_API_KEY", "")
+    assert Settings().api_key is None
+    monkeypatch.setenv("MOBILENET_API_KEY", "s3cret")
+    key = Settings().api_key
+    assert key is not None
+    assert key.get_secret_value() == "s3cret"
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]

@@ -43,7 +43,13 @@ def test_an_empty_store_is_alive_not_ready_and_says_what_to_do(tmp_path: Path) -
             answer = ask(f"{server.base_url}{path}")
             assert path != "/readyz" or answer.status_code == 503
         assert httpx.get(f"{server.base_url}/livez").status_code == 200
-        assert httpx.post(f"{server.base_url}/v1/classify", content=GOOD).status_code in (404, 503)
+        wait_until_it_has_failed(server.base_url)
+        for answer in (
+            httpx.post(f"{server.base_url}/v1/classify", content=GOOD),
+            httpx.get(f"{server.base_url}/v1/tiers"),
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["type"].endswith(":not-ready")
     assert "model-store pull imagenet" in log.read_text()
 
 
@@ -162,7 +168,7 @@ def test_a_key_is_asked_for_where_one_is_set(own_store: Path, state_dir: Path) -
         ({"MOBILENET_PROT": "8000"}, "unknown variable MOBILENET_PROT"),
         ({"MOBILENET_PORT": "high"}, "MOBILENET_PORT"),
         ({"MOBILENET_TIERS": '{"fast": -1}'}, "MOBILENET_TIERS"),
-        ({"MOBILENET_TIERS": "fast"}, "tiers"),
+        ({"MOBILENET_TIERS": "fast"}, "MOBILENET_TIERS"),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_its_name(environment: dict[str, str], says: str) -> None:
