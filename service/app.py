@@ -20,6 +20,7 @@ from service.middleware import RequestContext
 from service.raw_runs import RawRuns
 from service.responses import on_http_exception, on_invalid_parameters, on_problem
 from service.routes import catalog, classify, demo, face_attributes, health, metrics, open_inference
+from service.routes.descriptions import DescribedApp, problems
 from service.routes.direct import ShortWay
 from service.settings import Settings
 from service.state import Service
@@ -47,12 +48,13 @@ def create_app(settings: Settings) -> FastAPI:
                 await starting
             await asyncio.to_thread(service.stop)
 
-    app = FastAPI(
+    app = DescribedApp(
         title="MobileNet service",
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
         redoc_url=None,
+        responses=problems(errors.Internal),
     )
     app.state.service = service
     app.state.raw_runs = RawRuns()

@@ -6,12 +6,14 @@ from fastapi import APIRouter, Query
 
 from model_store.imaging import ImageHeader
 from model_store.manifest import VariantManifest, parse_variant_id
+from service import errors
 from service.catalog import LoadedDetector, LoadedVariant, RefusedVariant
 from service.classification import Classification
 from service.face_analysis import FaceAnalysis
 from service.face_plans import FacePlan
 from service.residency import on_demand, resident
 from service.routes.dependencies import GUARDS, ServiceDep
+from service.routes.descriptions import GUARDED, problems
 from service.schemas import (
     LatencyInfo,
     TaskQuery,
@@ -28,8 +30,10 @@ _USUAL_TASK = "imagenet"
 # What `GET /v1/tiers` plans for: a photo of the size that ImageNet's have.
 _TYPICAL = ImageHeader("JPEG", 500, 375, 100_000)
 
+_REFUSALS = problems(*GUARDED, errors.UnknownTask, errors.NotReady)
 
-@router.get("/v1/variants", response_model=VariantsResponse, dependencies=GUARDS)
+
+@router.get("/v1/variants", response_model=VariantsResponse, dependencies=GUARDS, responses=_REFUSALS)
 async def variants(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> VariantsResponse:
     """Every variant of the store, best first; those that cannot serve say why."""
     catalog = service.catalog
@@ -44,7 +48,7 @@ async def variants(query: Annotated[TaskQuery, Query()], service: ServiceDep) ->
     return VariantsResponse(variants=found)
 
 
-@router.get("/v1/tiers", response_model=TiersResponse, dependencies=GUARDS)
+@router.get("/v1/tiers", response_model=TiersResponse, dependencies=GUARDS, responses=_REFUSALS)
 async def tiers(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> TiersResponse:
     """Each tier, and the variant that it takes now for a photo of 500 x 375 pixels; without `task`, of
     ImageNet where the store has it."""

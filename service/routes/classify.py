@@ -4,9 +4,11 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from model_store.runtime import Scores
+from service import errors
 from service.catalog import TaskCatalog
 from service.classification import Classification
 from service.routes.dependencies import check_api_key, parse_query
+from service.routes.descriptions import API_KEY, INFERENCE, problems
 from service.routes.direct import DirectRoute
 from service.routes.inference import (
     account,
@@ -25,6 +27,8 @@ router = APIRouter(route_class=DirectRoute)
 @router.post(
     "/v1/classify",
     response_model=ClassifyResponse,
+    dependencies=API_KEY,
+    responses=problems(*INFERENCE, errors.UnknownTask, errors.UnknownVariant),
     openapi_extra=takes_picture(ClassifyQuery),
     summary="What is in this picture, within the latency budget",
 )

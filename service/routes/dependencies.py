@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from service import errors
 from service.responses import invalid_parameter
+from service.routes.descriptions import API_KEY
 from service.state import Service
 
 Query = TypeVar("Query", bound=BaseModel)
@@ -80,4 +81,4 @@ async def _guard(request: Request, service: ServiceDep) -> None:
     _query_pairs(request)
 
 
-GUARDS = [Depends(_guard)]
+GUARDS = [*API_KEY, Depends(_guard)]

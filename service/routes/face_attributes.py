@@ -6,10 +6,12 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from model_store.faces import ATTRIBUTES, age_of, split_scores
+from service import errors
 from service.catalog import TaskCatalog
 from service.classification import Classification
 from service.face_analysis import FaceAnalysis, FacesFound
 from service.routes.dependencies import check_api_key, parse_query
+from service.routes.descriptions import API_KEY, INFERENCE, problems
 from service.routes.direct import DirectRoute
 from service.routes.inference import (
     account,
@@ -37,6 +39,8 @@ router = APIRouter(route_class=DirectRoute)
 @router.post(
     "/v1/face-attributes",
     response_model=FaceAttributesResponse,
+    dependencies=API_KEY,
+    responses=problems(*INFERENCE, errors.UnknownVariant),
     openapi_extra=takes_picture(FaceAttributesQuery),
     summary="The faces in this picture, their age and attributes, within the latency budget",
 )

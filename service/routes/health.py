@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
+from service import errors
 from service.routes.dependencies import ServiceDep
+from service.routes.descriptions import problems
 from service.schemas import Status
 
 router = APIRouter()
@@ -14,7 +16,7 @@ async def livez() -> Status:
     return Status(status="alive")
 
 
-@router.get("/readyz", response_model=Status)
+@router.get("/readyz", response_model=Status, responses=problems(errors.NotReady))
 async def readyz(service: ServiceDep) -> Status:
     """200 when every sound variant is loaded, measured and warm, as far as memory holds them; 503 while
     starting or draining."""

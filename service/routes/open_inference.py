@@ -30,6 +30,7 @@ from service.open_inference import (
 )
 from service.raw_runs import RawOutcome, RawRuns
 from service.routes.dependencies import GUARDS, ServiceDep
+from service.routes.descriptions import GUARDED, INFERENCE, protocol_errors
 from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
 from service.scheduler import Outcome, Submission
 from service.schemas import told
@@ -79,6 +80,8 @@ async def _check_version(request: Request) -> None:
 
 
 _MODEL = [*GUARDS, Depends(_check_version)]
+_NO_MODEL = protocol_errors(*GUARDED, errors.NotFound)
+_READY = dict[str, bool]
 
 
 @router.get("", response_model=ServerMetadata)
@@ -92,14 +95,23 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@router.get("/health/ready")
+@router.get(
+    "/health/ready",
+    response_model=_READY,
+    responses={503: {"description": errors.NotReady.title, "model": _READY}},
+)
 async def ready(service: ServiceDep) -> JSONResponse:
     is_ready = service.phase == "ready"
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
 
 @router.get("/models/{name}/versions/{version}", dependencies=_MODEL, include_in_schema=False)
-@router.get("/models/{name}", response_model=ModelMetadata, dependencies=_MODEL)
+@router.get(
+    "/models/{name}",
+    response_model=ModelMetadata,
+    dependencies=_MODEL,
+    responses=_NO_MODEL | protocol_errors(errors.NotReady),
+)
 async def metadata(name: str, service: ServiceDep) -> Response:
     """What the model takes and gives. A variant also takes encoded pictures, as its task does."""
     task, variant = _model(service, name)
@@ -108,7 +120,12 @@ async def metadata(name: str, service: ServiceDep) -> Response:
 
 
 @router.get("/models/{name}/versions/{version}/ready", dependencies=_MODEL, include_in_schema=False)
-@router.get("/models/{name}/ready", response_model=ModelReady, dependencies=_MODEL)
+@router.get(
+    "/models/{name}/ready",
+    response_model=ModelReady,
+    dependencies=_MODEL,
+    responses=_NO_MODEL | {503: {"description": errors.NotReady.title, "model": ModelReady}},
+)
 async def model_ready(name: str, service: ServiceDep) -> Response:
     """503 while the service starts or drains, and for a variant of the store that cannot serve."""
     try:
@@ -124,6 +141,7 @@ async def model_ready(name: str, service: ServiceDep) -> Response:
     "/models/{name}/infer",
     response_model=InferResponse,
     dependencies=_MODEL,
+    responses=protocol_errors(*INFERENCE, errors.NotFound),
     openapi_extra={"requestBody": _BODY},
 )
 async def infer(
