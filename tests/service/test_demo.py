@@ -61,6 +61,15 @@ def test_every_address_that_the_page_asks_is_served(page: httpx.Response, client
     assert "/" not in known
 
 
+def test_what_the_page_asks_where_nothing_finds_faces_is_served(
+    page: httpx.Response, client: httpx.Client
+) -> None:
+    parameters = client.get("/openapi.json").json()["paths"]["/v1/face-attributes"]["post"]["parameters"]
+    (faces,) = (p["schema"]["enum"] for p in parameters if p["name"] == "faces")
+    (asked,) = re.findall(r"\bfaces: '(\w+)'", page.text)
+    assert asked in faces
+
+
 def test_every_field_has_a_label_and_results_are_announced(page: httpx.Response) -> None:
     for name in ("slider", "key"):
         assert f'<label for="{name}">' in page.text
