@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_list(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = subparsers.add_parser("list", help="what the store holds")
-    command.add_argument("task", nargs="?", help="only this task")
+    command.add_argument("task", type=_task, nargs="?", help="only this task")
     _common(command)
     command.set_defaults(command=commands.list_variants)
 
@@ -91,7 +91,7 @@ def _add_pull(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Fetches official weights; for imagenet, by default four along the accuracy/latency "
         "frontier; for faces, the networks that come with the product, and their detector through npm.",
     )
-    command.add_argument("task", choices=["imagenet", "faces"])
+    command.add_argument("task", type=_task, choices=["imagenet", "faces"])
     command.add_argument(
         "checkpoints",
         nargs="*",
@@ -127,7 +127,7 @@ def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "the http(s) address of one",
     )
     source.add_argument("--rollback", action="store_true", help="bring back what the last export replaced")
-    command.add_argument("--task", help="what they answer (default: imagenet)")
+    command.add_argument("--task", type=_task, help="what they answer (default: imagenet)")
     command.add_argument("--resolution", type=int, choices=RESOLUTIONS, help="when not the trained one")
     command.add_argument(
         "--dequantize",
@@ -148,7 +148,7 @@ def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         "origin, or of those that you name.",
     )
     command.add_argument("variants", nargs="*", default=[], metavar="VARIANT", help="of fp32; default: all")
-    command.add_argument("--task", default="imagenet", help="what they answer (default: imagenet)")
+    command.add_argument("--task", type=_task, default="imagenet", help="what they answer (default: imagenet)")
     _common(command)
     command.set_defaults(command=fill_commands.quantize)
 
@@ -163,14 +163,14 @@ def _add_export(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("target", type=Path, help="a new folder, or a name that ends in .tar or .tar.gz")
     command.add_argument("--edge", action="store_true", help="four variants that suit a small device")
     command.add_argument("--variant", action="append", metavar="ID", help="this one (repeatable)")
-    command.add_argument("--task", help="only this task")
+    command.add_argument("--task", type=_task, help="only this task")
     _common(command)
     command.set_defaults(command=delivery_commands.export_variants)
 
 
 def _add_verify(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = subparsers.add_parser("verify", help="check every byte and run every variant")
-    command.add_argument("task", nargs="?", help="only this task")
+    command.add_argument("task", type=_task, nargs="?", help="only this task")
     _common(command)
     command.set_defaults(command=commands.verify)
 
@@ -182,7 +182,7 @@ def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         description="The folder has labels.csv with the columns file and index (0-based class); for faces, "
         "celeba.zip, celeba_attributes.csv and utkface.zip, whose validation pictures count.",
     )
-    command.add_argument("task")
+    command.add_argument("task", type=_task)
     command.add_argument("--images", type=Path, required=True, metavar="DIR")
     command.add_argument("--variant", action="append", metavar="ID", help="only this one (repeatable)")
     command.add_argument("--dataset", help="name of the pictures, for the manifest")
@@ -193,7 +193,7 @@ def _add_evaluate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def _add_profile(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = subparsers.add_parser("profile", help="measure latency on this device")
-    command.add_argument("task", nargs="?", help="only this task")
+    command.add_argument("task", type=_task, nargs="?", help="only this task")
     _common(command)
     command.set_defaults(command=commands.profile)
 
@@ -211,7 +211,7 @@ def _add_train(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Trains the whole grid of face networks, nearly 4 hours on two idle cores; needs "
         "the extra `train`. Stopped or killed, the same command goes on where it was.",
     )
-    command.add_argument("task", choices=["faces"])
+    command.add_argument("task", type=_task, choices=["faces"])
     command.add_argument(
         "--data",
         type=Path,
@@ -224,6 +224,11 @@ def _add_train(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     _common(command)
     command.set_defaults(command=train_commands.train)
+
+
+def _task(text: str) -> str:
+    """A task's name, without the slash that a shell adds when it completes the name of a folder."""
+    return text.rstrip("/") or text
 
 
 def _common(command: argparse.ArgumentParser) -> None:

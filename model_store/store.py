@@ -71,6 +71,8 @@ class ModelStore:
         """Raises StoreError when the task is unknown or its manifest unreadable."""
         path = self.root / name / "task.json"
         try:
+            if "/" in name or name.startswith("."):  # a path, which may well lead to a task elsewhere
+                raise FileNotFoundError
             return TaskManifest.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             known = ", ".join(self.tasks()) or "none"

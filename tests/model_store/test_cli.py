@@ -144,6 +144,22 @@ def test_an_unknown_task_is_named_beside_the_known_ones(command: str, root: Path
     assert "no task 'plants'; it has: imagenet" in console.failure(name, "plants", *options)
 
 
+@pytest.mark.parametrize("command", ["list", "verify", "profile", "evaluate --images ."])
+def test_a_path_is_no_task(command: str, root: Path, console: Console) -> None:
+    shutil.copytree(root, root.parent / "other")
+    name, *options = command.split()
+    line = console.failure(name, "../other/imagenet", *options)
+    assert line == "model-store: the store has no task '../other/imagenet'; it has: imagenet"
+    assert "no task '/'" in console.failure(name, "/", *options)
+
+
+def test_a_task_may_end_in_a_slash_as_a_shell_completes_it(root: Path, console: Console) -> None:
+    assert console("list", "imagenet/") == console("list", "imagenet")
+    assert console("verify", "imagenet/") == console("verify", "imagenet")
+    out, _ = console("pull", "imagenet/", "--if-empty", "--base-url", NOWHERE)
+    assert out == [f"The store {root} already has variants of imagenet."]
+
+
 # verify
 
 

@@ -493,3 +493,12 @@ def test_a_reader_beside_a_writer_sees_whole_versions_in_order(store: ModelStore
 def test_a_task_name_outside_the_store_is_no_task() -> None:
     with pytest.raises(ValueError, match="name"):
         TaskManifest(name="../elsewhere", title="", head="classification", classes=1)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/animals", "animals/", "./animals", ".previous", "..", "."])
+def test_a_path_to_a_task_is_no_task(name: str, store: ModelStore, folder: Path) -> None:
+    shutil.copytree(store.root, store.root.parent / "elsewhere")
+    shutil.copytree(folder, store.root / ".previous")
+    (store.root / "task.json").write_bytes((folder / "task.json").read_bytes())
+    with pytest.raises(StoreError, match=r"no task '.*'; it has: animals$"):
+        store.task(name)
