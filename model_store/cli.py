@@ -148,7 +148,9 @@ def _add_quantize(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         "origin, or of those that you name.",
     )
     command.add_argument("variants", nargs="*", default=[], metavar="VARIANT", help="of fp32; default: all")
-    command.add_argument("--task", type=_task, default="imagenet", help="what they answer (default: imagenet)")
+    command.add_argument(
+        "--task", type=_task, default="imagenet", help="what they answer (default: imagenet)"
+    )
     _common(command)
     command.set_defaults(command=fill_commands.quantize)
 

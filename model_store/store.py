@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from model_store.manifest import TaskManifest, VariantManifest, is_variant_id
 
 MODEL_PATH = Path("1") / "model.onnx"  # Triton's layout: version 1
 _STAGING_PREFIX = ".staging-"
+_TASK_NAME = re.compile("[a-z][a-z0-9_-]*")  # as `TaskManifest` has it
 
 
 class StoreError(Exception):
@@ -62,10 +64,29 @@ class ModelStore:
         self.root = root
 
     def tasks(self) -> list[str]:
-        """Names of the tasks that have a `task.json`."""
-        if not self.root.is_dir():
-            return []
-        return sorted(p.parent.name for p in self.root.glob("[!.]*/task.json"))
+        """Names of the tasks that have a `task.json`. Raises StoreError when it cannot be told that there
+        are none."""
+        found: list[str] = []
+        unread: OSError | None = None
+        try:
+            folders = [path for path in self.root.iterdir() if not path.name.startswith(".")]
+        except FileNotFoundError:
+            return found
+        except OSError as error:
+            folders, unread = [], error
+        for folder in folders:
+            try:
+                (folder / "task.json").stat()
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                if _TASK_NAME.fullmatch(folder.name):  # not the lost+found of a disk
+                    unread = error
+            else:
+                found.append(folder.name)
+        if unread and not found:
+            raise StoreError(f"the store cannot be read: {unread.filename}: {unread.strerror}")
+        return sorted(found)
 
     def task(self, name: str) -> TaskManifest:
         """Raises StoreError when the task is unknown or its manifest unreadable."""

@@ -23,7 +23,7 @@ from model_store.manifest import Accuracy, Preprocessing
 from model_store.runtime import OnnxSession
 from model_store.sources import OFFICIAL_CHECKPOINTS
 from model_store.store import ModelStore
-from tests.model_store.console import Console, program
+from tests.model_store.console import Console, command_line, program, without_privileges
 from tests.model_store.weight_files import write_keras
 from tests.networks import RandomNetwork
 
@@ -87,6 +87,19 @@ def test_a_store_that_is_a_file_is_none(console: Console, tmp_path: Path) -> Non
     file.write_bytes(b"")
     _, err = console("list", "--store", file, code=1)
     assert f"{file} is a file; --store names a folder" in err[-1]
+
+
+@pytest.mark.parametrize("where", [".", "imagenet"])
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_store_that_may_not_be_read_is_not_empty(where: str, mode: int, root: Path) -> None:
+    command = [*without_privileges(), *command_line("list")]
+    (root / where).chmod(mode)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    (root / where).chmod(0o755)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"model-store: the store cannot be read: {root}")
+    assert line.endswith(": Permission denied")
 
 
 def test_list_shows_each_variant_with_its_figures(root: Path, console: Console) -> None:
@@ -254,7 +267,7 @@ def test_a_store_that_cannot_be_written_is_one_line(
     weights = write_keras(tmp_path / "mine.h5", network)
     (tmp_path / "file").touch()
     line = console.failure("import", weights, "--store", tmp_path / "file" / "store")
-    assert line == f"model-store: {tmp_path}/file/store/imagenet: Not a directory"
+    assert line == f"model-store: the store cannot be read: {tmp_path}/file/store: Not a directory"
 
 
 def test_a_failing_process_shows_no_traceback(tmp_path: Path) -> None:

@@ -111,6 +111,27 @@ def test_no_folder_is_an_empty_store_and_reading_makes_none(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_through_a_file_or_in_a_circle_is_no_empty_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    for path, reason in (("file", "Not a dir"), ("file/store", "Not a dir"), ("circle", "Too many levels")):
+        with pytest.raises(StoreError, match=rf"store cannot be read: {tmp_path / path}: {reason}"):
+            ModelStore(tmp_path / path).variants()
+
+
+def test_a_task_that_cannot_be_looked_at_hides_no_other(store: ModelStore, folder: Path) -> None:
+    (store.root / "lost+found").mkdir()
+    (store.root / "plants").mkdir()
+    for name in ("lost+found", "plants"):
+        (store.root / name / "task.json").symlink_to("task.json")
+    assert store.tasks() == [TASK.name]
+    shutil.rmtree(folder)
+    with pytest.raises(StoreError, match=r"store cannot be read: .*/plants/task\.json: Too many levels"):
+        store.tasks()
+    shutil.rmtree(store.root / "plants")
+    assert store.tasks() == []
+
+
 def test_a_task_installed_again_keeps_its_variants(store: ModelStore) -> None:
     task = TASK.model_copy(update={"title": "Three other animals"})
     store.install_task(task, ["owl", "hen", "tern"], None)
