@@ -26,10 +26,15 @@ from model_store.weights import (
     WeightsError,
     assemble,
     fold_batch_norm,
+    kernel_shape,
 )
 
 EPSILON = 1e-3
-_NORM_VECTORS = ("gamma", "beta", "mean", "variance")
+_STATISTICS = ("mean", "variance")
+_NORM_VECTORS = ("gamma", "beta", *_STATISTICS)
+_FLOATS, _INTEGERS = (np.float16, np.float32), (np.int32,)
+_OTHER = "the file holds no network that was trained here"
+_Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,18 +112,44 @@ def load(path: Path) -> TrainedNetwork:
 
 def load_bytes(data: bytes) -> TrainedNetwork:
     """The same of a file's bytes."""
+    arrays = _arrays(data)
+    alpha = round(float(_array(arrays, "alpha", (1,))[0]), 4)
+    resolutions = tuple(int(r) for r in _array(arrays, "resolutions", (None,), _INTEGERS))
+    bias = _array(arrays, "classifier/bias", (None,))
+    try:
+        layers = MobileNetSpec(alpha, min(resolutions, default=0), len(bias)).layers
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    kernels = [_array(arrays, f"{layer.name}/kernel", kernel_shape(layer)) for layer in layers]
+    convolutions = []
+    for layer, kernel in zip(layers[:-1], kernels, strict=False):
+        out = layer.out_channels
+        shapes = {"gamma": (out,), "beta": (out,), **dict.fromkeys(_STATISTICS, (len(resolutions), out))}
+        norm = {name: _array(arrays, f"{layer.name}/{name}", shape) for name, shape in shapes.items()}
+        convolutions.append(NormalizedLayer(kernel, **norm))
+    return TrainedNetwork(alpha, resolutions, tuple(convolutions), LayerWeights(kernels[-1], bias))
+
+
+def _arrays(data: bytes) -> dict[str, _Array]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            alpha, resolutions = round(float(file["alpha"][0]), 4), tuple(int(r) for r in file["resolutions"])
-            layers = MobileNetSpec(alpha, 224).layers[:-1]
-            convolutions = tuple(
-                NormalizedLayer(
-                    file[f"{layer.name}/kernel"].astype(np.float32),
-                    *(file[f"{layer.name}/{name}"] for name in _NORM_VECTORS),
-                )
-                for layer in layers
-            )
-            classifier = LayerWeights(file["classifier/kernel"].astype(np.float32), file["classifier/bias"])
-    except (EOFError, IndexError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise WeightsError("the file holds no network that was trained here") from error
-    return TrainedNetwork(alpha, resolutions, convolutions, classifier)
+            # What does not begin as an array is given as bytes.
+            return {name: array for name, array in file.items() if isinstance(array, np.ndarray)}
+    except Exception as error:  # what zip, deflate and headers fail with when damaged shares no base
+        raise WeightsError(_OTHER) from error
+
+
+def _array(
+    arrays: dict[str, _Array], name: str, shape: tuple[int | None, ...], kinds: tuple[type, ...] = _FLOATS
+) -> FloatArray:
+    """Raises WeightsError unless there is one of this shape, whose None is any length, and of these kinds."""
+    array = arrays.get(name)
+    if array is None:
+        raise WeightsError(f"{_OTHER}: it has no {name}")
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, length) for length, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits or array.dtype not in kinds:
+        expected = f"{' or '.join(kind.__name__ for kind in kinds)} {shape}".replace("None", "any length")
+        raise WeightsError(f"{name} of the file is {array.dtype} {array.shape}, expected {expected}")
+    return array.astype(np.float32)

@@ -146,15 +146,17 @@ def _alpha(layers: Mapping[str, LayerWeights]) -> float:
     raise WeightsError(f"the first convolution has {width} channels: no MobileNet v1 of {ALPHAS}")
 
 
+def kernel_shape(layer: Layer) -> tuple[int, ...]:
+    """As `LayerWeights` has it."""
+    shape = (layer.out_channels, 1 if layer.kind == "depthwise" else layer.in_channels)
+    return shape if layer.kind == "dense" else (*shape, layer.kernel, layer.kernel)
+
+
 def check_shape(layer: Layer, weights: LayerWeights | None, *, network: str = "MobileNet v1") -> None:
     """Raises WeightsError for weights that are missing, of another shape, or not finite."""
     if weights is None:
         raise WeightsError(f"the file has no layer {layer.name} of a {network}")
-    shape: tuple[int, ...] = (layer.out_channels, layer.in_channels)
-    if layer.kind == "depthwise":
-        shape = (layer.out_channels, 1)
-    if layer.kind != "dense":
-        shape += (layer.kernel, layer.kernel)
+    shape = kernel_shape(layer)
     if weights.kernel.shape != shape or weights.bias.shape != (layer.out_channels,):
         raise WeightsError(
             f"layer {layer.name} has a kernel of {weights.kernel.shape} and a bias of "
