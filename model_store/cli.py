@@ -22,6 +22,7 @@ _FAILURES = commands.FAILURES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is returned, and is that of the console script."""
+    _open_closed_streams()
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # "±" on a terminal that is not UTF-8
@@ -33,6 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == 0 and not isinstance(error, BrokenPipeError):
             return _fail(_text(error))
     return code
+
+
+def _open_closed_streams() -> None:
+    """Whoever closes a stream (`>&-`) wants to see nothing of it. Left closed, its number would go to the
+    next file that is opened, here or in a child."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, errors="replace")  # noqa: SIM115  (for as long as the process)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -474,6 +475,29 @@ def test_a_full_disk_hides_no_other_failure(root: Path) -> None:
     with open("/dev/full", "w") as full:
         ended = program("verify", stdout=full)
     assert (ended.returncode, ended.stderr) == (1, "model-store: 1 of 2 variants refused\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "printed"),
+    [
+        ("list >&-", 0, ""),
+        ("list --json >&-", 0, ""),
+        ("list plants >&-", 1, "model-store: the store has no task 'plants'; it has: imagenet"),
+        ("list plants 2>&-", 1, ""),
+        ("list --yaml 2>&-", 2, ""),
+        ("verify <&- >&- 2>&-", 0, ""),
+        ("verify 2>&-", 0, f"ok      imagenet/{ID}\nok      imagenet/{OTHER_ID}"),
+    ],
+)
+def test_a_closed_stream_shows_nothing_and_changes_nothing(
+    command: str, code: int, printed: str, root: Path
+) -> None:
+    arguments, *closed = re.split(r" (?=[<>2])", command)
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {" ".join(closed)}', "sh", *command_line(*arguments.split())],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout.rstrip()) == (code, printed)
 
 
 def test_a_terminal_without_the_character_shows_another(root: Path, pictures: Path) -> None:
