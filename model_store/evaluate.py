@@ -37,6 +37,9 @@ def read_labels(folder: Path, classes: int) -> list[LabelledPicture]:
         raise LabelsError(f"{path} needs the columns file and index (an integer)") from error
     if not rows:
         raise LabelsError(f"{path} names no pictures")
+    for number, (name, _) in enumerate(rows, start=1):
+        if not name or "\0" in name:
+            raise LabelsError(f"{path} names no file for picture {number}")
     wrong = next((index for _, index in rows if not 0 <= index < classes), None)
     if wrong is not None:
         raise LabelsError(f"{path} has the class {wrong}; classes are 0 to {classes - 1}")
