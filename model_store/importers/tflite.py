@@ -114,16 +114,23 @@ class Graph:
         zero = int(quantization.ZeroPoint(0)) if quantization.ZeroPointLength() else 0
         if tensor.Type() == tflite.TensorType.INT8:
             zero += 128  # the converter moved them to -128..127
-        return float(quantization.Scale(0)), zero
+        scale = float(quantization.Scale(0))
+        if not 0 < scale < float("inf") or not 0 <= zero <= 255:
+            raise WeightsError(f"tensor {tensor.Name()!r} has a scale of {scale} and a zero point of {zero}")
+        return scale, zero
 
     def integers(self, index: int) -> tuple[npt.NDArray[np.generic], FloatArray, int]:
-        """(stored values, scale or scales, zero) of quantised weights."""
+        """(stored values, scale or scales, zero) of quantised weights or biases."""
         tensor = self._graph.Tensors(index)
         quantization = tensor.Quantization()
         zeros = {int(z) for z in np.atleast_1d(quantization.ZeroPointAsNumpy())}
         if len(zeros) > 1:
             raise WeightsError(f"tensor {tensor.Name()!r} has several zero points")
-        return self._stored(tensor), quantization.ScaleAsNumpy().astype(np.float32), zeros.pop()
+        stored, zero = self._stored(tensor), zeros.pop()
+        limits = np.iinfo(stored.dtype.name)
+        if not limits.min <= zero <= limits.max:
+            raise WeightsError(f"tensor {tensor.Name()!r} of {stored.dtype} has a zero point of {zero}")
+        return stored, quantization.ScaleAsNumpy().astype(np.float32), zero
 
     def weights(self, index: int) -> FloatArray:
         """Tensor `index` as float32: real = scale * (stored - zero point), per tensor or channel."""

@@ -1,21 +1,23 @@
 """Quantised TensorFlow Lite files as they are, beside TensorFlow Lite's own interpreter."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from model_store import build
-from model_store.importers import tflite_quantized
+from model_store.importers import tflite, tflite_quantized
 from model_store.quantized_graph import build_quantized_classifier
 from model_store.runtime import OnnxSession
 from model_store.weights import WeightsError
 from tests.model_store import tflite_files
 from tests.model_store.test_importers import interpret
 from tests.model_store.tflite_files import Scaling, write_tflite
-from tests.networks import RandomNetwork, pictures
+from tests.networks import Floats, RandomNetwork, pictures
 
 
 @pytest.mark.parametrize("storage", ["uint8", "int8"])
@@ -51,6 +53,47 @@ def test_a_range_that_does_not_end_at_six_is_refused(
     monkeypatch.setattr(tflite_files, "_RELU6_OUTPUT", Scaling((8 / 255,), 0))
     path = write_tflite(tmp_path / "wide.tflite", network, storage="uint8")
     with pytest.raises(WeightsError, match="conv_0 is wider than ReLU6; import it with --dequantize"):
+        tflite_quantized.load(path)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [Scaling((1 / 128,), 300), Scaling((1 / 128,), -1), Scaling((0.0,), 128), Scaling((np.nan,), 128)],
+)
+@pytest.mark.parametrize("load", [tflite_quantized.load, tflite.load])
+def test_a_range_of_pixels_that_makes_no_sense_is_refused(
+    load: Callable[[Path], object], pixels: Scaling, network: RandomNetwork, tmp_path: Path
+) -> None:
+    with np.errstate(all="ignore"):  # of the writer, whose biases depend on it
+        path = write_tflite(tmp_path / "damaged.tflite", network, storage="uint8", pixels=pixels)
+    with pytest.raises(WeightsError, match=r"tensor_0.* has a scale of"):
+        load(path)
+
+
+@pytest.mark.parametrize("scale", [0.0, np.nan, np.inf])
+def test_a_scale_of_maps_that_makes_no_sense_is_refused(
+    scale: float, network: RandomNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tflite_files, "_RELU6_OUTPUT", Scaling((scale,), 0))
+    with np.errstate(all="ignore"):
+        path = write_tflite(tmp_path / "damaged.tflite", network, storage="uint8")
+    with pytest.raises(WeightsError, match=f"has a scale of {scale}"):
+        tflite_quantized.load(path)
+
+
+@pytest.mark.parametrize("zero", [-1, 256, 8214565720323784869])
+def test_a_zero_point_that_no_weight_can_have_is_refused(
+    zero: int, network: RandomNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantize = tflite_files.quantize
+
+    def damaged(values: Floats) -> tuple[npt.NDArray[np.uint8], Scaling]:
+        stored, scaling = quantize(values)
+        return stored, replace(scaling, zero=zero)
+
+    monkeypatch.setattr(tflite_files, "quantize", damaged)
+    path = write_tflite(tmp_path / "damaged.tflite", network, storage="uint8")
+    with pytest.raises(WeightsError, match=f"of uint8 has a zero point of {zero}"):
         tflite_quantized.load(path)
 
 
