@@ -25,7 +25,7 @@ def batch_norm_epsilon(config: Mapping[str, Any]) -> float:
     """The one epsilon of all BatchNormalization layers."""
     try:
         found = {float(layer["epsilon"]) for layer in _layers(config) if "epsilon" in layer}
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:  # JSON's whole numbers have no end
         raise WeightsError("the epsilon of a BatchNorm layer is no number") from error
     if len(found) > 1:
         raise WeightsError(f"the BatchNorm layers differ in epsilon: {sorted(found)}")

@@ -41,6 +41,7 @@ def test_keras_layers_that_differ_in_epsilon(network: RandomNetwork, tmp_path: P
         {"config": 3},
         {"config": {"layers": None}},
         {"config": {"layers": [{"config": {"epsilon": "small"}}]}},
+        {"config": {"layers": [{"config": {"epsilon": 10**400}}]}},
         {"config": {"layers": [{"config": {"batch_input_shape": [None, "wide", "wide", 3]}}]}},
         {"config": {"layers": [{"config": {"batch_input_shape": [None, -7, -7, 3]}}]}},
         "text",
