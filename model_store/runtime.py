@@ -168,8 +168,11 @@ class _OnnxModel:
 
     def _check_interface(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        answers = [v for v in outputs if v.name not in self._offered]
-        found = [(v.name, v.type, v.shape) for v in [*inputs, *answers]]
+        try:
+            answers = [v for v in outputs if v.name not in self._offered]
+            found = [(v.name, v.type, v.shape) for v in [*inputs, *answers]]
+        except UnicodeDecodeError:
+            raise ModelUnusable("the model has a name that is not UTF-8") from None
         heads = (f"`{n}` float32 [{', '.join(map(str, ('N', *axes)))}]" for n, axes in self._outputs.items())
         expected = f"expected `image` uint8 [N, H, W, 3] and {', '.join(heads)}"
         floats = [(name, "tensor(float)") for name in self._outputs]

@@ -44,6 +44,12 @@ def test_what_the_model_shows_of_itself(model: bytes) -> None:
     assert session.provider == "CPUExecutionProvider"
 
 
+def test_a_name_that_is_no_text_is_refused() -> None:
+    damaged = tiny(["N", 32, 32, 3], ["N", 3]).replace(b"scores", b"\xffcores")
+    with pytest.raises(ModelUnusable, match="UTF-8"):
+        OnnxSession(damaged)
+
+
 def test_a_batch_answers_as_its_pictures_do_alone(model: bytes) -> None:
     session = OnnxSession(model)
     together = session.run(pictures(3))
