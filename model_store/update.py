@@ -2,10 +2,14 @@
 
 Everything is checked and run once beside the store before anything changes. Then each task's folder changes
 places with the new one in one step, and the old one stays in `<store>/.previous` until the next update.
+
+What died on the way is ended by the next update or rollback: a file tells which folders were to come in, so
+that those that changed places already are known from those that did not.
 """
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -26,6 +30,7 @@ from model_store.self_test import Subject
 from model_store.store import ModelStore, StoreError
 
 _PREVIOUS, _DOWNLOADS, _STAGING = ".previous", ".downloads", ".update-"
+_COMING = ".coming"  # in a folder whose tasks change places with the store's: the inodes of those
 _MAX_FILE_BYTES = 256 << 20
 # Two spaces, or a space and a star (binary), as sha256sum writes them. No name leads out of the store.
 _SUM = re.compile(
@@ -61,28 +66,34 @@ def install(store: ModelStore, source: Path) -> list[str]:
     sum says, or when a variant does not pass its self-test on this device.
     """
     with _alone(store):
-        for left in store.root.glob(f"{_STAGING}*"):  # by an update that died
-            shutil.rmtree(left)
+        _settle(store)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=store.root))
         try:
             staging.chmod(0o755)
             _unpack(source, staging)
             tasks = _checked(ModelStore(staging))
-            _swap(store, staging, tasks)
+            _exchange(store, staging, tasks)
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            _settle(store)
     return tasks
 
 
 def roll_back(store: ModelStore) -> list[str]:
-    """Brings back the tasks that the last update replaced; what it brought is kept in their place."""
-    previous = store.root / _PREVIOUS
-    if not ModelStore(previous).tasks():
-        raise StoreError(f"the store {store.root} keeps nothing from before an update")
-    with _alone(store):
-        tasks = ModelStore(previous).tasks()
-        _exchange(store, previous, tasks)
-    return tasks
+    """Brings back the tasks that the last update replaced; what it brought is kept in their place.
+
+    An update that died when it had replaced some of its tasks is the last one, and is not kept. Raises
+    StoreError when there is nothing to bring back.
+    """
+    if store.root.is_dir():
+        with _alone(store):
+            if undone := _settle(store):
+                return undone
+            previous = store.root / _PREVIOUS
+            if tasks := ModelStore(previous).tasks():
+                _exchange(store, previous, tasks)
+                _settle(store)
+                return tasks
+    raise StoreError(f"the store {store.root} keeps nothing from before an update")
 
 
 @contextmanager
@@ -176,28 +187,58 @@ def _checked(new: ModelStore) -> list[str]:
     return tasks
 
 
-def _swap(store: ModelStore, staging: Path, tasks: list[str]) -> None:
-    _exchange(store, staging, tasks)
-    previous = store.root / _PREVIOUS
-    shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
-    for task in ModelStore(staging).tasks():  # those that were there before
-        os.rename(staging / task, previous / task)
-
-
 def _exchange(store: ModelStore, other: Path, tasks: list[str]) -> None:
     """Each task's folder changes places with that in `other`, in one step; all are as before if one fails."""
-    done: list[str] = []
+    coming = {task: (other / task).stat().st_ino for task in tasks}
+    atomic.write(other / _COMING, json.dumps(coming).encode())
     try:
         for task in tasks:
             with store.locked(task) as folder:
                 _share_lock(folder, other / task)
                 atomic.put_folder(other / task, folder)
-            done.append(task)
     except BaseException:
-        for task in done:
-            atomic.put_folder(other / task, store.root / task)
+        _take_back(store, other)
         raise
+
+
+def _progress(other: Path) -> tuple[list[str], list[str]]:
+    """The tasks whose folders changed places with those in `other`, and those that have yet to."""
+    file = other / _COMING
+    coming: dict[str, int] = json.loads(file.read_bytes()) if file.is_file() else {}
+    left = [t for t, inode in coming.items() if (other / t).exists() and (other / t).stat().st_ino == inode]
+    return [task for task in coming if task not in left], left
+
+
+def _take_back(store: ModelStore, other: Path) -> list[str]:
+    """Returns the tasks whose folders changed places, and did so once more."""
+    done = [task for task in _progress(other)[0] if (other / task).exists()]
+    for task in done:
+        with store.locked(task) as folder:
+            atomic.put_folder(other / task, folder)
+    return done
+
+
+def _settle(store: ModelStore) -> list[str]:
+    """Ends each exchange: what was replaced becomes `.previous` if all of it was, and else goes back.
+
+    Returns the tasks that an update had replaced and that went back.
+    """
+    previous, undone = store.root / _PREVIOUS, []
+    if all(_progress(previous)):
+        _take_back(store, previous)
+    (previous / _COMING).unlink(missing_ok=True)
+    for staging in store.root.glob(f"{_STAGING}*"):
+        done, left = _progress(staging)
+        if done and not left:
+            for task in set(done) - set(ModelStore(staging).tasks()):  # those that were not there before
+                shutil.rmtree(staging / task, ignore_errors=True)
+            atomic.put_folder(staging, previous)  # all at once: it is in the one place or in the other
+            (previous / _COMING).unlink()
+        else:
+            undone += _take_back(store, staging)
+            (staging / _COMING).unlink(missing_ok=True)  # first: without the folders it would mislead
+        shutil.rmtree(staging, ignore_errors=True)
+    return undone
 
 
 def _share_lock(folder: Path, other: Path) -> None:
