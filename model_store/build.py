@@ -28,7 +28,7 @@ from model_store.runtime import open_model
 from model_store.ssd_graph import build_detector, build_quantized_detector, read_detector
 from model_store.ssd_quantize import quantize_detector
 from model_store.ssd_weights import DetectorWeights
-from model_store.store import ModelStore
+from model_store.store import ModelStore, StoredVariant
 from model_store.trained import TrainedNetwork
 from model_store.weights import NetworkWeights, WeightsError
 
@@ -171,7 +171,7 @@ def install_file(
 
 
 def float_variants(store: ModelStore, task: str) -> list[str]:
-    """Sound fp32 variants whose int8 twin is absent or was made here: those that `quantize` is for.
+    """Sound fp32 variants whose int8 twin is absent, refused or was made here.
 
     An int8 variant of other origin, as the official quantised checkpoints, is never replaced unasked.
     """
@@ -182,6 +182,14 @@ def float_variants(store: ModelStore, task: str) -> list[str]:
         if manifest.precision == "fp32" and (twin is None or twin.quantized_from is not None):
             chosen.append(manifest.id)
     return chosen
+
+
+def refused_twins(store: ModelStore, task: str) -> dict[str, StoredVariant]:
+    """By the fp32 variants that they are of: int8 ones of which no manifest tells if they were made here."""
+    refused = {v.id: v for v in store.variants(task) if v.manifest is None}
+    sound = [v.manifest for v in store.variants(task) if v.manifest]
+    twins = {m.id: refused.get(_int8_twin(m)) for m in sound if m.precision == "fp32"}
+    return {id: twin for id, twin in twins.items() if twin}
 
 
 def quantize_variant(

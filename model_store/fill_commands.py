@@ -83,11 +83,24 @@ def quantize(store: ModelStore, options: argparse.Namespace) -> int:
     if options.variants:
         wanted = chosen(store, task.name, options.variants)
     else:
-        wanted = build.float_variants(store, task.name)
+        refused = build.refused_twins(store, task.name)
+        wanted = [v for v in build.float_variants(store, task.name) if v not in refused]
+        for variant, twin in refused.items():
+            print(
+                f"left {twin.id} of {task.name} as it is ({twin.problem}), since it may be of other origin; "
+                f"`model-store quantize {variant}{_of(task)}` replaces it",
+                file=sys.stderr,
+            )
+        if refused and not wanted:
+            raise StoreError(f"{task.name} of the store {store.root} has nothing else to quantise")
     if not wanted:
         raise StoreError(f"{task.name} of the store {store.root} has no fp32 variants to quantise")
     _report_installed(_quantized(store, task, wanted), options)
     return 0
+
+
+def _of(task: TaskManifest) -> str:
+    return "" if task.name == tasks.IMAGENET.name else f" --task {task.name}"
 
 
 def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> list[VariantManifest]:

@@ -133,3 +133,21 @@ def test_only_float_weights_without_a_foreign_twin_are_quantised(
     assert build.float_variants(store, "imagenet") == [FLOAT, OTHER_FLOAT]
     console("import", quantised_file)
     assert build.float_variants(store, "imagenet") == [OTHER_FLOAT]
+
+
+def test_an_int8_variant_that_may_be_foreign_is_left_when_its_manifest_is_unreadable(
+    store: ModelStore, quantised_file: Path, console: Console
+) -> None:
+    console("import", quantised_file)
+    folder = store.root / "imagenet" / INT8
+    (folder / "variant.json").write_text("{")
+    before = (folder / "1" / "model.onnx").read_bytes()
+    out, (line,) = console("quantize")
+    assert [text.split()[1] for text in out] == [f"imagenet/{OTHER_INT8}"]
+    assert line.startswith(f"left {INT8} of imagenet as it is (variant.json cannot be read: ")
+    assert line.endswith(f"`model-store quantize {FLOAT}` replaces it")
+    assert (folder / "1" / "model.onnx").read_bytes() == before
+    shutil.rmtree(store.root / "imagenet" / OTHER_FLOAT)
+    assert "nothing else to quantise" in console("quantize", code=1)[1][1]
+    console("quantize", FLOAT)
+    assert store.open("imagenet", INT8)[0].quantized_from is not None
