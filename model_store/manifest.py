@@ -13,6 +13,8 @@ Precision = Literal["fp32", "int8"]
 Family = Literal["mobilenet_v1", "ssd_mobilenet_v1"]
 Head = Literal["classification", "attributes", "detection"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Of a file in the task's folder: no path leads out of the store.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 _SHAPES: dict[Family, tuple[tuple[float, ...], tuple[int, ...]]] = {
@@ -105,8 +107,8 @@ class TaskManifest(_Manifest):
     title: str
     head: Head
     classes: int = Field(gt=0)
-    labels: str = "labels.txt"
-    synsets: str | None = None
+    labels: FileName = "labels.txt"
+    synsets: FileName | None = None
     # Labels that are returned unless an operator chooses others; empty: all.
     returned: tuple[str, ...] = ()
     preprocessing: Preprocessing = Preprocessing()

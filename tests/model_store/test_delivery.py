@@ -151,6 +151,24 @@ def test_export_says_what_is_wrong(filled: Path, tmp_path: Path, console: Consol
     assert not target.exists()
 
 
+def edit_task(root: Path, **changes: object) -> None:
+    path = root / "imagenet" / "task.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("field", ["labels", "synsets"])
+def test_no_file_outside_the_store_is_exported(
+    field: str, filled: Path, tmp_path: Path, console: Console
+) -> None:
+    store, target = Path(shutil.copytree(filled, tmp_path / "store")), tmp_path / "edge"
+    (tmp_path / "secret.txt").write_text("secret\n" * 1000)
+    for name in (tmp_path / "secret.txt", "../../secret.txt"):
+        edit_task(store, **{field: str(name)})
+        told = console.failure("export", target, "--store", store)
+        assert f"task.json of 'imagenet' cannot be read: {field}: " in told
+    assert not target.exists()
+
+
 def test_a_task_without_variants_is_left_out(filled: Path, tmp_path: Path, console: Console) -> None:
     store = ModelStore(Path(shutil.copytree(filled, tmp_path / "store")))
     tasks.ensure_task(store, "face-detection")

@@ -115,6 +115,15 @@ def test_a_task_name_is_a_plain_folder_name(name: str) -> None:
         TaskManifest(name=name, title="t", head="classification", classes=2)
 
 
+@pytest.mark.parametrize("field", ["labels", "synsets"])
+@pytest.mark.parametrize("name", ["", "/etc/hostname", "../x", "a/b", "..", ".lock", "a\n", "a\\b"])
+def test_labels_and_synsets_are_plain_file_names(field: str, name: str) -> None:
+    task = {"name": "pets", "title": "t", "head": "classification", "classes": 2}
+    assert TaskManifest.model_validate(task | {field: "pets-2.txt"})
+    with pytest.raises(ValidationError):
+        TaskManifest.model_validate(task | {field: name})
+
+
 @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan")])
 def test_an_accuracy_is_a_fraction(share: float) -> None:
     with pytest.raises(ValidationError):
