@@ -19,6 +19,7 @@ from pathlib import Path
 
 from model_store import atomic
 from model_store.manifest import VariantManifest
+from model_store.opening import checked_task
 from model_store.ranking import expected_accuracies
 from model_store.store import MODEL_PATH, ModelStore, StoreError, as_json
 
@@ -55,7 +56,8 @@ def export(store: ModelStore, chosen: Mapping[str, Sequence[str]], target: Path)
     """Writes the chosen variants, by task, to `target`, whole or not at all; returns the bytes it takes.
 
     A name that ends in .tar, .tar.gz or .tgz becomes an archive, every other one a folder, which must not be
-    there or be empty. Raises VariantCorrupt for a variant whose bytes are not what they should be.
+    there or be empty. Raises StoreError for a task that `import` would refuse, VariantCorrupt for a variant
+    whose bytes are not what they should be.
     """
     if not is_archive(target.name) and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} is there already: name a new folder, or an archive as in {target}.tar.gz")
@@ -81,7 +83,7 @@ def _files(store: ModelStore, chosen: Mapping[str, Sequence[str]]) -> dict[str, 
     """By name, the sums first."""
     files: dict[str, bytes] = {}
     for task, variants in chosen.items():
-        manifest = store.task(task)
+        manifest = checked_task(store, task)
         for name in ("task.json", manifest.labels, *([manifest.synsets] if manifest.synsets else [])):
             files[f"{task}/{name}"] = (store.root / task / name).read_bytes()
         for variant in variants:

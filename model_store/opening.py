@@ -4,7 +4,7 @@ from model_store import golden
 from model_store.manifest import TaskManifest, VariantManifest
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession, open_model
 from model_store.ssd import SsdSpec
-from model_store.store import ModelStore
+from model_store.store import ModelStore, StoreError
 
 
 def open_variant(
@@ -49,10 +49,19 @@ def check_fit(session: OnnxSession | OnnxDetector, manifest: VariantManifest, ta
         raise ModelUnusable(f"{session.classes} classes, but {task.classes} labels")
 
 
+def checked_task(store: ModelStore, name: str) -> TaskManifest:
+    """The task's manifest, whose files are as it says. Raises StoreError."""
+    task = store.task(name)
+    if task.name != name:
+        raise StoreError(f"task.json of {name!r} is that of {task.name!r}")
+    store.labels(task)
+    store.synsets(task)
+    return task
+
+
 def check_variant(store: ModelStore, task: str, variant: str) -> None:
     """Raises StoreError or ModelUnusable when its bytes are wrong, it does not run here, does not fit its
     task, or, as WrongAnswer, does not answer as it did where it was built."""
-    manifest = store.task(task)
-    store.labels(manifest)
+    manifest = checked_task(store, task)
     found, session = open_variant(store, manifest, variant)
     golden.check(session, manifest.head, found)

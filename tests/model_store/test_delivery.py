@@ -169,6 +169,39 @@ def test_no_file_outside_the_store_is_exported(
     assert not target.exists()
 
 
+def shorten(file: Path) -> None:
+    file.write_text("\n".join(file.read_text().splitlines()[1:]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda f: shorten(f / "labels.txt"), "labels.txt of 'imagenet': 999 lines, 1000 classes"),
+        (lambda f: shorten(f / "synsets.txt"), "synsets.txt of 'imagenet': 999 lines, 1000 classes"),
+        (lambda f: (f / "synsets.txt").unlink(), "synsets.txt of 'imagenet' cannot be read"),
+        (lambda f: edit_task(f.parent, name="pets"), "task.json of 'imagenet' is that of 'pets'"),
+    ],
+)
+def test_export_and_verify_refuse_the_tasks_that_import_refuses(
+    change: Callable[[Path], None],
+    told: str,
+    archive: Path,
+    filled: Path,
+    device: ModelStore,
+    console: Console,
+) -> None:
+    def in_export(folder: Path) -> None:
+        change(folder / "imagenet")
+        sum_again(folder)
+
+    store = Path(shutil.copytree(filled, archive.parent / "store"))
+    change(store / "imagenet")
+    assert told in console.failure("export", archive.with_name("edge"), "--store", store)
+    out, _ = console("verify", "--store", store, code=1)
+    assert [line.startswith("REFUSED") and told in line for line in out] == [True, True]
+    assert told in console.failure("import", repacked(archive, in_export), "--store", device.root)
+
+
 def test_a_task_without_variants_is_left_out(filled: Path, tmp_path: Path, console: Console) -> None:
     store = ModelStore(Path(shutil.copytree(filled, tmp_path / "store")))
     tasks.ensure_task(store, "face-detection")
@@ -284,8 +317,7 @@ def outside(folder: Path) -> None:
 
 
 def one_label_less(folder: Path) -> None:
-    labels = folder / "imagenet" / "labels.txt"
-    labels.write_text("\n".join(labels.read_text().splitlines()[1:]) + "\n")
+    shorten(folder / "imagenet" / "labels.txt")
     sum_again(folder)
 
 
