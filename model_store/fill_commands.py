@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from model_store import build, shipped, tasks
@@ -19,7 +20,7 @@ from model_store.sources import (
     OFFICIAL_CHECKPOINTS,
     Checkpoint,
 )
-from model_store.store import ModelStore, StoreError
+from model_store.store import ModelStore, StoreError, VariantCorrupt
 from model_store.weights import WeightsError
 
 _WITHOUT_DETECTOR = (
@@ -31,7 +32,7 @@ _WITHOUT_DETECTOR = (
 def pull(store: ModelStore, options: argparse.Namespace) -> int:
     checkpoints = _checkpoints(options)
     needed = [tasks.FACES.name, tasks.FACE_DETECTION.name] if options.task == "faces" else [options.task]
-    if options.if_empty and all(any(v.manifest for v in store.variants(task)) for task in needed):
+    if options.if_empty and all(_has_sound(store, task) for task in needed):
         print(f"The store {store.root} already has variants of {' and '.join(needed)}.")
         return 0
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
@@ -43,6 +44,15 @@ def pull(store: ModelStore, options: argparse.Namespace) -> int:
     pulled = pulling.pull_official(store, checkpoints, base_url=options.base_url, say=say, fallback=fallback)
     _report_installed(list(pulled.variants), options, fallback=pulled.fallback)
     return 0
+
+
+def _has_sound(store: ModelStore, task: str) -> bool:
+    """Whether a variant of the task has the bytes that its manifest says."""
+    for v in store.variants(task):
+        with suppress(VariantCorrupt):
+            store.open(task, v.id)
+            return True
+    return False
 
 
 def _pull_faces(store: ModelStore, options: argparse.Namespace, say: Callable[[str], None]) -> None:
