@@ -53,6 +53,9 @@ def _run(options: argparse.Namespace) -> int:
         return int(options.command(ModelStore(options.store), options))
     except BrokenPipeError:  # `model-store table | head`
         return 0
+    except commands.UsageError as error:
+        _fail(_text(error))
+        return 2
     except _FAILURES as error:
         return _fail(_text(error))
     except KeyboardInterrupt:

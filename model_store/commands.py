@@ -39,6 +39,10 @@ from model_store.weights import WeightsError
 FAILURES = (DataError, DownloadError, LabelsError, ModelUnusable, OSError, StoreError, WeightsError)
 
 
+class UsageError(Exception):
+    """Options that do not fit together, or name what there never is: nothing was tried."""
+
+
 def list_variants(store: ModelStore, options: argparse.Namespace) -> int:
     found = _variants(store, options.task)
     if options.json:

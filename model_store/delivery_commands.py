@@ -5,15 +5,15 @@ from pathlib import Path
 
 from model_store import export, fill_commands, update
 from model_store.cli_output import print_json
-from model_store.commands import chosen
+from model_store.commands import UsageError, chosen
 from model_store.store import ModelStore, StoreError
 
 
 def export_variants(store: ModelStore, options: argparse.Namespace) -> int:
     if options.edge and options.variant:
-        raise StoreError("name variants, or give --edge; not both")
+        raise UsageError("name variants, or give --edge; not both")
     if options.variant and not options.task and len(store.tasks()) > 1:
-        raise StoreError(f"say of which task the variants are: --task {' | '.join(store.tasks())}")
+        raise UsageError(f"say of which task the variants are: --task {' | '.join(store.tasks())}")
     wanted = {}
     for task in [options.task] if options.task else store.tasks():
         store.task(task)  # says which tasks there are
@@ -46,7 +46,7 @@ def import_any(store: ModelStore, options: argparse.Namespace) -> int:
         "--origin": options.origin,
     }  # fmt: skip
     if wrong := [name for name, value in given.items() if value]:
-        raise StoreError(f"{wrong[0]} is for weights; an export is installed as it is")
+        raise UsageError(f"{wrong[0]} is for weights; an export is installed as it is")
     if update.is_url(options.file):
         archive = update.download(store, options.file)
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from model_store import build, shipped, tasks
 from model_store import pull as pulling
 from model_store.cli_output import accuracy_text, explain_tilde, origin_text, print_json
-from model_store.commands import chosen
+from model_store.commands import UsageError, chosen
 from model_store.download import DownloadError
 from model_store.manifest import TaskManifest, VariantManifest
 from model_store.progress import track
@@ -71,10 +71,10 @@ def _pull_faces(store: ModelStore, options: argparse.Namespace, say: Callable[[s
 
 def import_file(store: ModelStore, options: argparse.Namespace) -> int:
     file, name = Path(options.file), options.task or "imagenet"
+    if name not in tasks.TASKS:
+        raise UsageError(f"unknown task {name!r}; known: {', '.join(tasks.TASKS)}")
     if not file.exists():
         raise WeightsError(f"there is no file {file}")
-    if name not in tasks.TASKS:
-        raise StoreError(f"unknown task {name!r}; known: {', '.join(tasks.TASKS)}")
     manifest = build.install_file(
         store,
         tasks.ensure_task(store, name),
@@ -124,15 +124,15 @@ def _quantized(store: ModelStore, task: TaskManifest, variants: list[str]) -> li
 
 def _checkpoints(options: argparse.Namespace) -> list[Checkpoint]:
     if options.task == "faces" and options.checkpoints:
-        raise StoreError("faces has no checkpoints to choose from: all of its networks come at once")
+        raise UsageError("faces has no checkpoints to choose from: all of its networks come at once")
     if options.all and options.checkpoints:
-        raise StoreError("name checkpoints, or give --all; not both")
+        raise UsageError("name checkpoints, or give --all; not both")
     if options.all:
         return [c for c in OFFICIAL_CHECKPOINTS if not c.quantized]
     unknown = [name for name in options.checkpoints if name not in CHECKPOINTS_BY_NAME]
     if unknown:
         known = ", ".join(c.name for c in OFFICIAL_CHECKPOINTS if not c.quantized)
-        raise StoreError(f"no checkpoint {unknown[0]!r}; known: {known}, and each with _quant")
+        raise UsageError(f"no checkpoint {unknown[0]!r}; known: {known}, and each with _quant")
     return [CHECKPOINTS_BY_NAME[name] for name in options.checkpoints or DEFAULT_CHECKPOINTS]
 
 

@@ -29,15 +29,20 @@ class Console:
         out, _ = self(*arguments, "--json", code=code)
         return json.loads("\n".join(out))
 
-    def failure(self, *arguments: object) -> str:
+    def failure(self, *arguments: object, code: int = 1) -> str:
         """The one line on stderr."""
-        out, err = self(*arguments, code=1)
+        out, err = self(*arguments, code=code)
         assert out == []
         (line,) = err
         assert line.startswith("model-store: ")
         return line
 
+    def misuse(self, *arguments: object) -> str:
+        """The one line on stderr of a command whose options contradict each other."""
+        return self.failure(*arguments, code=2)
+
     def usage_error(self, *arguments: str) -> str:
+        """What argparse says on stderr."""
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)
         assert end.value.code == 2

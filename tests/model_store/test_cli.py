@@ -252,7 +252,7 @@ def test_import_of_what_is_no_model_is_one_line(root: Path, tmp_path: Path, cons
     line = console.failure("import", tmp_path / "notes.txt")
     assert "notes.txt is of no format that can be imported: .pb, " in line
     assert f"there is no file {tmp_path}/none.pb" in console.failure("import", tmp_path / "none.pb")
-    assert "unknown task 'plants'; known: imagenet" in console.failure(
+    assert "unknown task 'plants'; known: imagenet" in console.misuse(
         "import", tmp_path / "broken.pb", "--task", "plants"
     )
     folder = tmp_path / "folder"
@@ -293,10 +293,11 @@ def test_pull_if_empty_leaves_a_store_that_has_a_sound_variant(root: Path, conso
 
 
 def test_pull_of_an_unknown_checkpoint_names_the_known(empty: Path, console: Console) -> None:
-    line = console.failure("pull", "imagenet", "1.0_224", "1.5_224", "--base-url", NOWHERE)
+    line = console.misuse("pull", "imagenet", "1.0_224", "1.5_224", "--base-url", NOWHERE)
     assert "no checkpoint '1.5_224'; known: 1.0_224, " in line
     assert all(c.name in line for c in OFFICIAL_CHECKPOINTS if not c.quantized)
-    assert "not both" in console.failure("pull", "imagenet", "1.0_224", "--all", "--base-url", NOWHERE)
+    assert "not both" in console.misuse("pull", "imagenet", "1.0_224", "--all", "--base-url", NOWHERE)
+    assert "no checkpoints to choose from" in console.misuse("pull", "faces", "0.5_160")
     assert not empty.exists()
 
 

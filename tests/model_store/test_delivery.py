@@ -146,7 +146,7 @@ def test_export_says_what_is_wrong(filled: Path, tmp_path: Path, console: Consol
     target = tmp_path / "edge"
     assert "no variants to export" in console.failure("export", target, "--store", tmp_path / "nothing")
     assert OLD_ID in console.failure("export", target, "--variant", OLD_ID, "--store", filled)
-    assert "not both" in console.failure("export", target, "--edge", "--variant", IDS[0], "--store", filled)
+    assert "not both" in console.misuse("export", target, "--edge", "--variant", IDS[0], "--store", filled)
     assert "it has: imagenet" in console.failure("export", target, "--task", "pets", "--store", filled)
     assert not target.exists()
 
@@ -208,6 +208,8 @@ def test_a_task_without_variants_is_left_out(filled: Path, tmp_path: Path, conso
     for options in ([], ["--edge"]):
         told = console.json("export", tmp_path / "edge.tar", *options, "--store", store.root)
         assert told["variants"] == {"imagenet": IDS}
+    told = console.misuse("export", tmp_path / "x", "--variant", IDS[0], "--store", store.root)
+    assert "--task face-detection | imagenet" in told
     told = console.failure("export", tmp_path / "x", "--task", "face-detection", "--store", store.root)
     assert "no variants to export" in told
 
@@ -437,8 +439,9 @@ def test_options_for_weights_do_not_fit_an_export(
     archive: Path, device: ModelStore, console: Console
 ) -> None:
     for option in (["--resolution", "128"], ["--dequantize"], ["--task", "imagenet"], ["--origin", "x"]):
-        told = console.failure("import", archive, *option, "--store", device.root)
-        assert f"{option[0]} is for weights" in told
+        for source in (archive, archive.with_name("missing.tar"), "http://127.0.0.1:9/edge.tar"):
+            told = console.misuse("import", source, *option, "--store", device.root)
+            assert f"{option[0]} is for weights" in told
     missing = archive.with_name("missing.tar")
     assert f"there is no file {missing}" in console.failure("import", missing, "--store", device.root)
     assert "not allowed with" in console.usage_error("import", str(archive), "--rollback")
