@@ -77,13 +77,14 @@ def import_file(store: ModelStore, options: argparse.Namespace) -> int:
         raise WeightsError(f"there is no file {file}")
     manifest = build.install_file(
         store,
-        tasks.ensure_task(store, name),
+        store.task(name) if name in store.tasks() else tasks.TASKS[name],
         file,
         resolution=options.resolution,
         location=options.origin or file.name,
         licence=options.licence,
         dequantize=options.dequantize,
     )
+    tasks.ensure_task(store, name)  # after the variant, which may have been refused: no task without any
     _report_installed([manifest], options)
     return 0
 

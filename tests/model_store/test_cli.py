@@ -262,6 +262,17 @@ def test_import_of_what_is_no_model_is_one_line(root: Path, tmp_path: Path, cons
     assert ModelStore(root).digest() == before
 
 
+@pytest.mark.parametrize("task", ["imagenet", "faces", "face-detection"])
+def test_an_import_that_is_refused_leaves_no_task(
+    task: str, empty: Path, tmp_path: Path, console: Console
+) -> None:
+    network = RandomNetwork.make(classes=10)  # as neither task has
+    for file in (tmp_path / "broken.npz", write_keras(tmp_path / "mine.h5", network)):
+        file.touch()
+        console.failure("import", file, "--task", task)
+    assert not empty.exists()
+
+
 def test_a_store_that_cannot_be_written_is_one_line(
     tmp_path: Path, network: RandomNetwork, console: Console
 ) -> None:
