@@ -148,7 +148,7 @@ def _add_import(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         action="store_true",
         help="of a quantised .tflite, the fp32 variant that it stands for",
     )
-    command.add_argument("--licence", default="unknown", help="of the weights, for the manifest")
+    command.add_argument("--licence", help="of the weights, for the manifest (default: unknown)")
     command.add_argument("--origin", help="where they come from, for the manifest (default: the file's name)")
     _common(command)
     command.set_defaults(command=delivery_commands.import_any)

@@ -37,16 +37,16 @@ def export_variants(store: ModelStore, options: argparse.Namespace) -> int:
 
 def import_any(store: ModelStore, options: argparse.Namespace) -> int:
     """`import`: weights, an export, or the way back from one."""
-    if options.rollback:
-        return _report(store, update.roll_back(store), options, "brought back")
-    if not update.is_url(options.file) and not update.is_export(Path(options.file)):
+    if not options.rollback and not update.is_url(options.file) and not update.is_export(Path(options.file)):
         return fill_commands.import_file(store, options)
     given = {
         "--task": options.task, "--resolution": options.resolution, "--dequantize": options.dequantize,
-        "--origin": options.origin,
+        "--licence": options.licence, "--origin": options.origin,
     }  # fmt: skip
     if wrong := [name for name, value in given.items() if value]:
         raise UsageError(f"{wrong[0]} is for weights; an export is installed as it is")
+    if options.rollback:
+        return _report(store, update.roll_back(store), options, "brought back")
     if update.is_url(options.file):
         archive = update.download(store, options.file)
         try:

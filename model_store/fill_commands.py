@@ -81,7 +81,7 @@ def import_file(store: ModelStore, options: argparse.Namespace) -> int:
         file,
         resolution=options.resolution,
         location=options.origin or file.name,
-        licence=options.licence,
+        licence=options.licence or "unknown",
         dequantize=options.dequantize,
     )
     tasks.ensure_task(store, name)  # after the variant, which may have been refused: no task without any

@@ -234,7 +234,7 @@ def test_import_installs_a_file_that_verifies(
     assert console("verify")[0] == [f"ok      imagenet/{ID}"]
     installed = console.json("import", weights, "--resolution", "192")
     assert [v["id"] for v in installed["installed"]] == ["mobilenet_v1_0.25_192_fp32"]
-    assert installed["fallback"] is False
+    assert (installed["installed"][0]["licence"], installed["fallback"]) == ("unknown", False)
     onnx = empty / "imagenet" / ID / "1" / "model.onnx"
     assert "pictures of any size: say which with --resolution" in console.failure("import", onnx)
     again = console.json("import", onnx, "--resolution", "160")

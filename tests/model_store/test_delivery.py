@@ -438,8 +438,17 @@ def test_a_wrong_file_at_the_address_is_not_kept(device: ModelStore, console: Co
 def test_options_for_weights_do_not_fit_an_export(
     archive: Path, device: ModelStore, console: Console
 ) -> None:
-    for option in (["--resolution", "128"], ["--dequantize"], ["--task", "imagenet"], ["--origin", "x"]):
-        for source in (archive, archive.with_name("missing.tar"), "http://127.0.0.1:9/edge.tar"):
+    options = [
+        ["--resolution", "128"], ["--dequantize"], ["--task", "imagenet"], ["--origin", "x"],
+        ["--licence", "MIT"],
+    ]  # fmt: skip
+    for option in options:
+        for source in (
+            archive,
+            archive.with_name("missing.tar"),
+            "http://127.0.0.1:9/edge.tar",
+            "--rollback",
+        ):
             told = console.misuse("import", source, *option, "--store", device.root)
             assert f"{option[0]} is for weights" in told
     missing = archive.with_name("missing.tar")
