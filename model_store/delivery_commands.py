@@ -71,5 +71,6 @@ def _report(store: ModelStore, tasks: list[str], options: argparse.Namespace, do
         return 0
     for task, ids in variants.items():
         print("\n".join(f"{done} {task}/{id}" for id in ids))
-    print("A service that runs goes on with what it has loaded: restart it. --rollback goes back.")
+    back = " --rollback goes back." if update.can_roll_back(store) else ""
+    print(f"A service that runs goes on with what it has loaded: restart it.{back}")
     return 0

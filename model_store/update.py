@@ -96,6 +96,11 @@ def roll_back(store: ModelStore) -> list[str]:
     raise StoreError(f"the store {store.root} keeps nothing from before an update")
 
 
+def can_roll_back(store: ModelStore) -> bool:
+    """Whether anything is kept from before the last update."""
+    return bool(ModelStore(store.root / _PREVIOUS).tasks())
+
+
 @contextmanager
 def _alone(store: ModelStore) -> Iterator[None]:
     """One update of a store at a time."""

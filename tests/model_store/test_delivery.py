@@ -270,7 +270,10 @@ def test_without_an_update_there_is_nothing_to_go_back_to(
     archive: Path, device: ModelStore, tmp_path: Path, console: Console
 ) -> None:
     assert "keeps nothing" in console.failure("import", "--rollback", "--store", device.root)
-    console("import", archive, "--store", tmp_path / "new")
+    out, _ = console("import", archive, "--store", device.root)
+    assert out[-1].endswith("restart it. --rollback goes back.")
+    out, _ = console("import", archive, "--store", tmp_path / "new")
+    assert out[-1].endswith("restart it.")
     assert "keeps nothing" in console.failure("import", "--rollback", "--store", tmp_path / "new")
     assert ids(ModelStore(tmp_path / "new")) == IDS
 
