@@ -25,11 +25,11 @@ from model_store.cli_output import (
 )
 from model_store.download import DownloadError
 from model_store.evaluate import LabelsError
-from model_store.manifest import TaskManifest
+from model_store.manifest import TaskManifest, VariantManifest
 from model_store.opening import open_variant
 from model_store.profile import Quantiles
 from model_store.progress import track
-from model_store.runtime import CPU, ModelUnusable, OnnxSession, accelerators
+from model_store.runtime import CPU, ModelUnusable, OnnxDetector, OnnxSession, accelerators
 from model_store.self_test import Subject
 from model_store.store import ModelStore, StoredVariant, StoreError
 from model_store.training.labels import DataError
@@ -92,9 +92,10 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
     if task.head == "attributes":
         return _evaluate_faces(store, task, options)
     pictures = evaluation.read_labels(options.images, task.classes)
+    wanted = chosen(store, task.name, options.variant)
     rows, reports = [], []
-    for variant in chosen(store, task.name, options.variant):
-        manifest, session = open_variant(store, task, variant)
+    refused: list[str] = []
+    for manifest, session in _opened(store, task, wanted, refused):
         trained = manifest.origin.trained_resolution
         below = trained is not None and manifest.resolution < trained
         done = 0
@@ -129,7 +130,7 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
         reports.append({"id": manifest.id, **accuracy.model_dump(), "top1_half_interval": half})
     if options.json:
         print_json({"task": task.name, "pictures": len(pictures), "variants": reports})
-    else:
+    elif rows:
         print_table(
             [
                 ("variant", "left"),
@@ -141,16 +142,16 @@ def evaluate(store: ModelStore, options: argparse.Namespace) -> int:
             rows,
         )
         print(f"{len(pictures)} pictures; ± is half the 95 % confidence interval")
-    return 0
+    return _ended(refused, len(wanted))
 
 
 def _evaluate_faces(store: ModelStore, task: TaskManifest, options: argparse.Namespace) -> int:
     wanted = chosen(store, task.name, options.variant)
     pictures = evaluate_faces.validation_files(options.images, evaluate_faces.SEED)
     found = {}
-    for variant in wanted:
-        manifest, session = open_variant(store, task, variant)
-        with track(variant, len(pictures), unit="pictures") as tracker:
+    refused: list[str] = []
+    for manifest, session in _opened(store, task, wanted, refused):
+        with track(manifest.id, len(pictures), unit="pictures") as tracker:
             metrics = evaluate_faces.evaluate(
                 cast(OnnxSession, session),  # which the task's head says
                 manifest.resolution,
@@ -161,34 +162,38 @@ def _evaluate_faces(store: ModelStore, task: TaskManifest, options: argparse.Nam
         if not options.dry_run:
             dataset = options.dataset or evaluate_faces.DATASET
             store.update(manifest.with_measured(evaluate_faces.accuracy_of(metrics, dataset)))
-        found[variant] = metrics
+        found[manifest.id] = metrics
     if options.json:
         reports = [{"id": variant, **metrics.as_dict()} for variant, metrics in found.items()]
         print_json({"task": task.name, "pictures": len(pictures), "variants": reports})
-    else:
+    elif found:
         print_face_metrics({(variant,): metrics for variant, metrics in found.items()}, ("variant",))
-    return 0
+    return _ended(refused, len(wanted))
 
 
 def profile(store: ModelStore, options: argparse.Namespace) -> int:
     rows, reports = [], []
+    refused: list[str] = []
     variants = _variants(store, options.task)
     if not variants:
         raise StoreError(f"the store {store.root} has no variants to measure")
     with track("profile", len(variants), unit="variants") as tracker:
         for done, v in enumerate(variants):
-            for provider, times in _times(store, v):
-                rows.append([v.task, v.id, provider, f"{times.p50:.2f}", f"{times.p95:.2f}"])
-                latency = times.model_dump()
-                reports.append({"task": v.task, "id": v.id, "provider": provider, "latency_ms": latency})
+            try:
+                for provider, times in _times(store, v):
+                    rows.append([v.task, v.id, provider, f"{times.p50:.2f}", f"{times.p95:.2f}"])
+                    latency = times.model_dump()
+                    reports.append({"task": v.task, "id": v.id, "provider": provider, "latency_ms": latency})
+            except (ModelUnusable, StoreError) as error:
+                refused.append(str(error))
             tracker.update(done + 1)
     if options.json:
         print_json({"device": profiling.device_name(), "variants": reports})
-    else:
+    elif rows:
         print(f"{profiling.device_name()}; one thread, one picture, decoding not included")
         columns = [("task", "left"), ("variant", "left"), ("provider", "left")]
         print_table([*columns, ("p50 ms", "right"), ("p95 ms", "right")], rows)
-    return 0
+    return _ended(refused, len(variants))
 
 
 def table(store: ModelStore, options: argparse.Namespace) -> int:
@@ -238,6 +243,29 @@ def chosen(store: ModelStore, task: str, wanted: list[str] | None) -> list[str]:
     if not known:
         raise StoreError(f"{task} of the store {store.root} has no variants to measure")
     return wanted or known
+
+
+def _opened(
+    store: ModelStore, task: TaskManifest, variants: list[str], refused: list[str]
+) -> Iterator[tuple[VariantManifest, OnnxSession | OnnxDetector]]:
+    """Those that can be; why the others cannot goes to `refused`."""
+    for variant in variants:
+        try:
+            opened = open_variant(store, task, variant)
+        except (ModelUnusable, StoreError) as error:
+            refused.append(str(error))
+        else:
+            yield opened
+
+
+def _ended(refused: list[str], count: int) -> int:
+    """The exit code of a command that went on without those of its variants that are refused. Raises
+    StoreError where there are any."""
+    for problem in refused:
+        print(printable(problem), file=sys.stderr)
+    if refused:
+        raise StoreError(f"{len(refused)} of {count} variants refused")
+    return 0
 
 
 def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles]]:

@@ -386,10 +386,17 @@ def test_evaluate_says_which_file_is_wrong(root: Path, pictures: Path, console: 
     assert ModelStore(root).open("imagenet", ID)[0].measured is None
 
 
-def test_evaluate_refuses_a_damaged_variant(root: Path, pictures: Path, console: Console) -> None:
+def test_evaluate_names_a_damaged_variant_and_reports_the_others(
+    root: Path, pictures: Path, console: Console
+) -> None:
     damage(root)
-    line = console.failure("evaluate", "imagenet", "--images", pictures)
-    assert f"{ID} of imagenet: model.onnx does not match" in line
+    out, (problem, end) = console("evaluate", "imagenet", "--images", pictures, code=1)
+    assert out[1].split()[0] == OTHER_ID
+    assert problem.startswith(f"{ID} of imagenet: model.onnx does not match")
+    assert end == "model-store: 1 of 2 variants refused"
+    assert ModelStore(root).open("imagenet", OTHER_ID)[0].measured is not None
+    out, _ = console("evaluate", "imagenet", "--images", pictures, "--variant", ID, code=1)
+    assert out == []
     for id in (ID, OTHER_ID):
         shutil.rmtree(root / "imagenet" / id)
     line = console.failure("evaluate", "imagenet", "--images", pictures)
@@ -413,11 +420,19 @@ def test_profile_gives_each_variants_latency_on_this_device(root: Path, console:
     assert 0 < float(row[3]) <= float(row[4])
 
 
-def test_profile_refuses_a_damaged_variant_and_an_empty_store(
+def test_profile_names_a_damaged_variant_and_reports_the_others(
     root: Path, tmp_path: Path, console: Console
 ) -> None:
     damage(root)
-    assert f"{ID} of imagenet: model.onnx does not match" in console.failure("profile")
+    out, (problem, end) = console("profile", code=1)
+    assert [line.split()[1] for line in out[2:]] == [OTHER_ID]
+    assert problem.startswith(f"{ID} of imagenet: model.onnx does not match")
+    assert end == "model-store: 1 of 2 variants refused"
+    assert [v["id"] for v in console.json("profile", code=1)["variants"]] == [OTHER_ID]
+    damage(root, OTHER_ID)
+    out, err = console("profile", code=1)
+    assert out == []
+    assert len(err) == 3
     assert "has no variants to measure" in console.failure("profile", "--store", tmp_path / "none")
 
 
