@@ -97,3 +97,12 @@ def test_default_checkpoints_are_official_ones() -> None:
 def test_addresses_are_those_of_the_official_page(name: str, url: str, suffix: str) -> None:
     assert CHECKPOINTS_BY_NAME[name].url() == url
     assert CHECKPOINTS_BY_NAME[name].member_suffix == suffix
+
+
+def test_the_documentation_names_what_of_the_paper_does_not_agree() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "model-store.md").read_text("utf-8")
+    points = text.partition("What does not agree:")[2].split("\n- ")
+    for figure in compare():
+        if not figure.agrees and figure.source != "official":
+            printed = f"{figure.published:.{figure.digits}f}"
+            assert any(p.startswith(f"{figure.source}, ") and printed in p for p in points), figure
