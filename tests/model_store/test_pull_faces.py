@@ -115,6 +115,6 @@ def test_an_archive_with_other_bytes_is_refused_and_not_kept(
 
 
 def test_faces_has_no_checkpoints(console: Console, tmp_path: Path) -> None:
-    _, err = console("pull", "faces", "0.5_160", "--store", str(tmp_path / "store"), code=1)
+    _, err = console("pull", "faces", "0.5_160", "--store", str(tmp_path / "store"), code=2)
     assert "no checkpoints to choose from" in err[-1]
     assert installed(tmp_path / "store") == []
