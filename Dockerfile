@@ -13,7 +13,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONFIG_FILE=
     PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}
 WORKDIR /src
 COPY deploy/with_secrets.sh deploy/assemble.py deploy/constraints.txt deploy/
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY model_store model_store
 COPY service service
 # What is copied is copied with the folder above it: the builder dates a folder that it makes itself by the clock.
@@ -78,5 +78,7 @@ COPY --from=models /models /
 
 # The last stage is what a build without --target makes.
 FROM service AS server
+# It carries the face networks.
+LABEL org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-Faces-NonCommercial"
 COPY --from=tools --chown=65532:65532 /store /
 COPY --from=server-site /site /

@@ -11,8 +11,8 @@ Decision = Literal["fits", "degraded", "infeasible", "pinned", "unbounded"]
 
 
 def told(decision: Decision, *, met: bool) -> Decision:
-    """The decision as it is told and counted: what no variant was sure to fit, and the fastest met all the
-    same, fits."""
+    """The decision as an answer tells it: what no variant was sure to fit, and the fastest met all the same,
+    fits."""
     return "fits" if met and decision == "infeasible" else decision
 
 

@@ -63,7 +63,10 @@ class Settings(BaseSettings):
         "`Authorization: Bearer` or `X-API-Key`.",
     )
     drain_seconds: float = Field(
-        0, ge=0, le=300, description="How long to serve on, not ready, after SIGTERM; in seconds."
+        0,
+        ge=0,
+        le=300,
+        description="Seconds to serve on, not ready, after SIGTERM; what runs has up to 25 more.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
@@ -72,7 +75,8 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _not_empty(cls, key: SecretStr | None) -> SecretStr | None:
-        return key if key is not None and key.get_secret_value() else None  # compose passes what is not set
+        # A file of settings may have the name alone.
+        return key if key is not None and key.get_secret_value() else None
 
     @field_validator("tiers")
     @classmethod

@@ -130,7 +130,7 @@ class Service:
             else:
                 log.error(
                     "the store %s has no variants that can serve; what is wrong with its tasks is named "
-                    "above. If it is empty, fill it: model-store pull imagenet --store %s",
+                    "above. If it is empty, fill it and start again: model-store pull imagenet --store %s",
                     self.settings.store, self.settings.store,
                 )  # fmt: skip
             return
