@@ -61,6 +61,8 @@ class Contention:
 
     def started(self, share_ms: float, work_ms: float, now: float) -> None:
         """A request of so much work starts, whose share was `share_ms`."""
+        if work_ms == math.inf:
+            return  # it cannot be loaded, and will fail
         self._shares.take(share_ms, work_ms)
         self._price.worked(work_ms, now)
 

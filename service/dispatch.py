@@ -201,13 +201,13 @@ class Dispatcher:
         was held up.
         """
         service_ms = now - done.started - load_ms
-        self._ran_last = now
         self._running.end(done)
         if inference_ms is None:
             return
         if done.ahead_of is not None:
             self.estimates.observe_ahead(expected or done.expected, service_ms)
         elif not done.job.held_up_ms:
+            self._ran_last = now  # what teaches nothing is no reason to believe estimates longer
             self.estimates.observe(expected or done.expected, service_ms, inference_ms)
 
     def answered(self, delay_ms: float) -> None:

@@ -1,8 +1,11 @@
 """Runs of tensors that clients resized themselves, beside the deadline queue."""
 
 import asyncio
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from model_store.device import lower_priority
 from model_store.runtime import Scores
 from service import errors
 from service.catalog import LoadedVariant
@@ -13,6 +16,7 @@ from service.scheduler import Scheduler
 from service.schemas import Decision
 
 _MOST_WAITING = 4
+_NICENESS = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ class RawOutcome:
 
 
 class RawRuns:
-    """One at a time, so that pictures keep their time: a batch of tensors gets one thread, no more.
+    """One at a time, so that pictures keep their time: a batch of tensors gets one thread, no more, and what
+    the workers leave.
 
     For one event loop.
     """
@@ -39,6 +44,7 @@ class RawRuns:
     def __init__(self) -> None:
         self._free = asyncio.Lock()
         self._waiting = 0
+        self._thread = ThreadPoolExecutor(1, "raw", lower_priority, (_NICENESS,))
 
     async def run(
         self,
@@ -48,12 +54,15 @@ class RawRuns:
         arrival: float,
         limit_ms: float | None,
     ) -> RawOutcome:
-        """Raises BudgetInfeasible when more than `limit_ms` since `arrival` is expected, and Overloaded."""
+        """Raises BudgetInfeasible when more than `limit_ms` since `arrival` is expected, DeadlineExceeded
+        when it turns out so after the wait for others, NotReady and Overloaded."""
         submitted = now_ms()
         profiled, latest = scheduler.latencies(variant)
         times = latest or profiled
         before_ms = submitted - arrival + sum(each.load_ms for each in on_demand(variant.session))
         predicted_ms, bound_ms = (before_ms + tensor.shape[0] * t for t in (times.p50, times.p95))
+        if bound_ms == math.inf:
+            raise errors.NotReady(f"the variant {variant.id!r} cannot be loaded; see GET /v1/variants")
         if limit_ms is not None and bound_ms > limit_ms:
             raise errors.BudgetInfeasible(limit_ms, bound_ms)
         if self._waiting >= _MOST_WAITING:
@@ -65,7 +74,10 @@ class RawRuns:
             self._waiting -= 1
         try:
             started = now_ms()
-            scores = await asyncio.to_thread(lambda: variant.session.run(raw_pictures(tensor)))
+            if limit_ms is not None and started - submitted + bound_ms > limit_ms:
+                raise errors.DeadlineExceeded("there is not enough time left after the tensors before")
+            loop, session = asyncio.get_running_loop(), variant.session
+            scores = await loop.run_in_executor(self._thread, lambda: session.run(raw_pictures(tensor)))
         finally:
             self._free.release()
         return RawOutcome(scores, variant, predicted_ms, bound_ms, started - submitted, now_ms() - started)

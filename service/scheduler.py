@@ -30,6 +30,7 @@ from service.work import Ran, Work
 log = logging.getLogger(__name__)
 
 WORKER_NICENESS = 5
+_LONGEST_RETRY_MS = 600_000.0
 
 
 Result = TypeVar("Result")
@@ -150,7 +151,10 @@ class Scheduler:
                 self._metrics.refused("full" if refusal.full else "late")
                 raise _overloaded(refusal)
             self._tell_queue()
-            (self._hurried if self._dispatcher.hurries else self._changed).notify()
+            if self._dispatcher.hurries:
+                self._hurried.notify()
+            if len(self._dispatcher):  # not only else: one that hurries may not have been taken yet
+                self._changed.notify()
         try:
             return await result
         except asyncio.CancelledError:
@@ -159,6 +163,10 @@ class Scheduler:
                 self._tell_queue()
             self._metrics.cancelled("waiting" if waiting else "running")
             raise
+        finally:
+            # An exception knows this frame: if that still knew the future, which knows the exception, the
+            # picture would stay in memory until the garbage collector comes by.
+            del result
 
     def answered(self, outcome: Outcome[Any]) -> None:
         """To be called when the answer is about to leave."""
@@ -202,6 +210,8 @@ class Scheduler:
         if budget_ms is None or not submission.reject_late:
             return
         fastest_ms = self._dispatcher.idle_fastest_ms(job, now_ms())
+        if fastest_ms == math.inf:  # what could not be brought into memory
+            raise errors.NotReady("no variant that would do can be loaded; see GET /v1/variants")
         if fastest_ms > budget_ms:
             self._metrics.refused("infeasible")
             raise errors.BudgetInfeasible(budget_ms, fastest_ms)
@@ -253,6 +263,7 @@ class Scheduler:
             if taken.threads > 1:
                 self._changed.notify_all()  # the other workers were kept from what came meanwhile
         _hand_over(ticket, result)
+        del ticket, result  # as in `run`
 
     def _tell_queue(self) -> None:
         self._metrics.waiting(len(self._dispatcher), self._dispatcher.queued_bytes)
@@ -302,13 +313,14 @@ def _serve(submission: Submission[Result], assignment: Assignment) -> Outcome[Re
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:
-    # Rounded up: whoever comes back earlier is refused again.
-    retry_s = max(1, math.ceil(refusal.retry_after_ms / 1e3))
+    # Rounded up: whoever comes back earlier is refused again. Infinite behind what cannot be loaded.
+    retry_ms = min(refusal.retry_after_ms, _LONGEST_RETRY_MS)
+    retry_s = max(1, math.ceil(retry_ms / 1e3))
     why = "the queue is full" if refusal.full else "the budget cannot be met with the work that waits"
     return errors.Overloaded(
-        f"{why}; there will be room in about {refusal.retry_after_ms:.0f} ms",
+        f"{why}; there will be room in about {retry_ms:.0f} ms",
         headers={"Retry-After": str(retry_s)},
-        retry_after_ms=math.ceil(refusal.retry_after_ms * 10) / 10,
+        retry_after_ms=math.ceil(retry_ms * 10) / 10,
     )
 
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 
 import uvicorn
@@ -26,6 +27,8 @@ _KEEP_ALIVE_S = 75
 # What is under way when it is to end is answered; what takes longer than that is given up, before whoever
 # runs containers loses patience (30 s in docker-compose.yml).
 _ENDING_S = 25
+# A signal to a group of processes comes twice, as their supervisor sends it on. One that comes later insists.
+_INSISTING_S = 1.0
 
 
 def serve(settings: Settings, listening: socket.socket | None = None) -> int:
@@ -104,16 +107,22 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
-        self.asked_to_end = False
+        self._asked: float | None = None  # when it was first asked to end
+
+    @property
+    def asked_to_end(self) -> bool:
+        return self._asked is not None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.asked_to_end = True
-        again = self._service.phase == "draining"
+        now = time.monotonic()
+        if self._asked is not None:
+            if now - self._asked >= _INSISTING_S:
+                self.should_exit = self.force_exit = True
+            return
+        self._asked = now
         seconds = self._service.settings.drain_seconds
         self._service.phase = "draining"
-        if again:
-            self.should_exit = self.force_exit = True
-        elif sig == signal.SIGTERM and seconds > 0:
+        if sig == signal.SIGTERM and seconds > 0:
             timer = threading.Timer(seconds, self._exit)
             timer.daemon = True
             timer.start()

@@ -321,15 +321,17 @@ def test_a_caller_that_leaves_takes_its_picture_from_the_queue(
     assert outcome.variant.id == LARGEST
 
 
-def test_a_picture_does_not_outlive_its_answer(catalog: Catalog, profile: DeviceProfile) -> None:
+@pytest.mark.parametrize("data", [SMALL, pictures.truncated("JPEG")], ids=["answered", "unreadable"])
+def test_a_picture_does_not_outlive_its_answer(catalog: Catalog, profile: DeviceProfile, data: bytes) -> None:
     dispatcher = Dispatcher(LatencyEstimates(profile), 1, max_length=50, max_bytes=1 << 20)
     scheduler = Scheduler(dispatcher, Metrics())
     scheduler.start()
 
     async def serve() -> "weakref.ref[object]":
-        submission = picture(catalog)
+        submission = picture(catalog, data)
         work: weakref.ref[object] = weakref.ref(submission.work)
-        await scheduler.run(submission)
+        with contextlib.nullcontext() if data is SMALL else pytest.raises(errors.UnreadableImage):
+            await scheduler.run(submission)
         return work
 
     gc.disable()  # which would find it, later

@@ -12,9 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from bench.random_store import IDS
 from bench.server import RunningServer, running_server
+from service.app import create_app
+from service.server import _Server
+from service.settings import Settings
+from service.state import Service
 from tests.service import pictures
 
 GOOD = pictures.encode("JPEG")
@@ -124,6 +129,23 @@ def test_a_client_that_stalls_does_not_keep_it_from_ending(own_store: Path, stat
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(timeout=40) == 0
             assert b"no more of the body came" in stalled.recv(10_000)
+
+
+def test_a_signal_that_comes_twice_at_once_does_not_cut_anybody_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """To all processes of a group, and from their supervisor. One that comes later is meant."""
+    settings = Settings(store=tmp_path)
+    service = Service(settings)
+    server = _Server(uvicorn.Config(create_app(settings)), service)
+    seconds = iter([100.0, 100.2, 103.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    forced = []
+    for _ in range(3):
+        server.handle_exit(signal.SIGTERM, None)
+        forced.append(server.force_exit)
+    assert (server.should_exit, forced) == (True, [False, False, True])
+    assert service.phase == "draining"
 
 
 def test_what_is_not_http_is_a_problem_too(server: RunningServer) -> None:
