@@ -229,7 +229,7 @@ def _settle(store: ModelStore) -> list[str]:
     Returns the tasks that an update had replaced and that went back.
     """
     previous, undone = store.root / _PREVIOUS, []
-    if all(_progress(previous)):
+    if all(_progress(previous)):  # a rollback of which some have changed places and some have not
         _take_back(store, previous)
     (previous / _COMING).unlink(missing_ok=True)
     for staging in store.root.glob(f"{_STAGING}*"):

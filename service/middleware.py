@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 
 REQUEST_ID = b"x-request-id"
 # Anything else could smuggle lines into logs.
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_HARMLESS = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def _given_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == REQUEST_ID:
-            return value.decode() if _REQUEST_ID.fullmatch(value) else None
+            return value.decode() if _HARMLESS.fullmatch(value) else None
     return None
 
 

@@ -61,9 +61,8 @@ def serve(settings: Settings) -> int:
     try:
         with server.bind(settings) as probe:  # finds out a port that is taken, shared or not
             settings = settings.model_copy(update={"port": probe.getsockname()[1]})
-        reserved = server.bind(
-            settings, shared=True
-        )  # never listens: it keeps the port while all processes are down
+        # It never listens: it keeps the port while all processes are down.
+        reserved = server.bind(settings, shared=True)
     except OSError as error:
         server.log_unbound(settings, error)
         return 1

@@ -34,7 +34,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FACES = "faces"
+IMAGENET, FACES = "imagenet", "faces"
 
 Phase = Literal["starting", "ready", "draining", "failed"]
 

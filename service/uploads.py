@@ -69,7 +69,7 @@ def check_picture(data: bytes, max_pixels: int) -> ImageHeader:
             height=error.height,
         ) from None
     except UnsupportedImage:
-        raise _unsupported("the bytes are of another type", "") from None
+        raise _unsupported("the bytes are of another type") from None
     except UnreadableImage as error:
         raise errors.UnreadableImage(str(error)) from None
 
@@ -125,7 +125,7 @@ async def _image_part(request: Request, body: bytes) -> bytes:
         await form.close()
 
 
-def _unsupported(what: str, how: str) -> errors.UnsupportedMediaType:
+def _unsupported(what: str, how: str = "") -> errors.UnsupportedMediaType:
     known = ", ".join(FORMATS)
     return errors.UnsupportedMediaType(
         f"{what}; send {known}{how}",

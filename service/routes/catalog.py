@@ -22,11 +22,10 @@ from service.schemas import (
     VariantInfo,
     VariantsResponse,
 )
-from service.state import FACES, Service
+from service.state import FACES, IMAGENET, Service
 
 router = APIRouter()
 
-_USUAL_TASK = "imagenet"
 # What `GET /v1/tiers` plans for: a photo of the size that ImageNet's have.
 _TYPICAL = ImageHeader("JPEG", 500, 375, 100_000)
 
@@ -71,7 +70,7 @@ async def tiers(query: Annotated[TaskQuery, Query()], service: ServiceDep) -> Ti
 def _first_task(service: Service) -> str:
     """ImageNet's, where the store has it."""
     tasks = service.catalog.tasks
-    return _USUAL_TASK if _USUAL_TASK in tasks or not tasks else min(tasks)
+    return IMAGENET if IMAGENET in tasks or not tasks else min(tasks)
 
 
 def _typical_work(service: Service, task: str) -> Classification | FaceAnalysis:

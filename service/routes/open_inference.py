@@ -34,11 +34,10 @@ from service.routes.descriptions import GUARDED, INFERENCE, protocol_errors
 from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
 from service.scheduler import Outcome, Submission
 from service.schemas import told
-from service.state import Service
+from service.state import IMAGENET, Service
 from service.uploads import check_picture, read_body
 
 _NAME = "mobilenet-service"
-_DEFAULT_TASK = "imagenet"  # whose variant an id means that several tasks have
 
 
 class _ProtocolRoute(APIRoute):
@@ -194,7 +193,8 @@ def _model(service: Service, name: str) -> tuple[TaskCatalog, LoadedVariant | No
     catalog = service.catalog
     if name in catalog.tasks:
         return service.task(name), None
-    tasks = sorted(catalog.tasks, key=lambda task: (task != _DEFAULT_TASK, task))
+    # An id that several tasks have means ImageNet's.
+    tasks = sorted(catalog.tasks, key=lambda task: (task != IMAGENET, task))
     for task in (catalog.tasks[t] for t in tasks):
         if variant := task.find(name):
             return task, variant

@@ -184,6 +184,13 @@ def test_a_key_is_asked_for_where_one_is_set(own_store: Path, state_dir: Path) -
         assert httpx.get(f"{server.base_url}/readyz").status_code == 200
 
 
+def test_a_key_that_is_not_ascii_is_sent_as_utf8(own_store: Path, state_dir: Path) -> None:
+    with running_server(own_store, state_dir, api_key="schlüssel") as server:
+        url = f"{server.base_url}/v1/tiers"
+        assert httpx.get(url, headers={b"X-API-Key": "schlüssel".encode()}).status_code == 200
+        assert httpx.get(url, headers={b"X-API-Key": b"schlussel"}).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
