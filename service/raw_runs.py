@@ -16,6 +16,8 @@ from service.scheduler import Scheduler
 from service.schemas import Decision
 
 _MOST_WAITING = 4
+# Beside batches of 8, inference of 1.0_224 took 32 ms at the 95th percentile with it, 86 with that of the
+# workers, and 29 alone.
 _NICENESS = 19
 
 
@@ -76,8 +78,11 @@ class RawRuns:
             started = now_ms()
             if limit_ms is not None and started - submitted + bound_ms > limit_ms:
                 raise errors.DeadlineExceeded("there is not enough time left after the tensors before")
-            loop, session = asyncio.get_running_loop(), variant.session
-            scores = await loop.run_in_executor(self._thread, lambda: session.run(raw_pictures(tensor)))
+            # Not on that thread: reading lists keeps the interpreter, and would keep it while others compute.
+            images = await asyncio.to_thread(raw_pictures, tensor)
+            scores = await asyncio.get_running_loop().run_in_executor(
+                self._thread, variant.session.run, images
+            )
         finally:
             self._free.release()
         return RawOutcome(scores, variant, predicted_ms, bound_ms, started - submitted, now_ms() - started)
