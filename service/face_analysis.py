@@ -22,7 +22,7 @@ from service.clock import now_ms
 from service.face_plans import FacePlan, FacePlans
 from service.jobs import Assignment
 from service.latency import ANSWER_MS, Expected, LatencyEstimates
-from service.residency import Opened, held, in_memory, resident
+from service.residency import Opened, held, in_memory, kept, resident
 from service.work import Ran
 
 LimitedBy = Literal["max_faces", "time"]
@@ -145,14 +145,16 @@ class FaceAnalysis:
         per_face_ms = [slower * self._face_ms[v.key] for v, _ in candidates]
         index, count = planner.fit_faces(per_face_ms, len(faces), deadline - now_ms())
         variant, session = candidates[index]
+        candidates.clear()  # the memory of those that others drop meanwhile returns
         scores: list[Scores] = []
-        for start in range(0, count, _BATCH):
-            batch = faces[start : min(start + _BATCH, count)]
-            if scores and now_ms() + len(batch) * per_face_ms[index] > deadline:
-                break
-            size = variant.manifest.resolution
-            pixels = np.stack([photo.cut(surroundings(face), size) for face in batch])
-            scores.extend(session.run(pixels))
+        with kept(variant.session):
+            for start in range(0, count, _BATCH):
+                batch = faces[start : min(start + _BATCH, count)]
+                if scores and now_ms() + len(batch) * per_face_ms[index] > deadline:
+                    break
+                size = variant.manifest.resolution
+                pixels = np.stack([photo.cut(surroundings(face), size) for face in batch])
+                scores.extend(session.run(pixels))
         return variant, scores
 
     def _candidates(self, plan: FacePlan) -> Iterator[tuple[LoadedVariant, Opened[Scores]]]:

@@ -127,6 +127,14 @@ class Residency:
                 self.give_back(taken)
                 raise
 
+    def take_resident(self, wanted: OnDemand[object]) -> bool:
+        """As `take`, where it is in memory, and whether it is; waits for nothing."""
+        with self._changed:
+            there = wanted.session is not None
+            if there:
+                self._use([wanted])
+        return there
+
     def give_back(self, taken: Sequence[OnDemand[object]]) -> None:
         with self._changed:
             for each in taken:
@@ -236,6 +244,17 @@ def held(session: Opened[Answer] | OnDemand[Answer]) -> Opened[Answer]:
     found = resident(session)
     assert found is not None  # noqa: S101  (it is held)
     return found
+
+
+@contextlib.contextmanager
+def kept(session: object) -> Iterator[None]:
+    """Keeps it in memory meanwhile, if it is there. It waits for nothing, so that who holds others may."""
+    taken = [each for each in on_demand(session) if each.residency.take_resident(each)]
+    try:
+        yield
+    finally:
+        for each in taken:
+            each.residency.give_back([each])
 
 
 @contextlib.contextmanager

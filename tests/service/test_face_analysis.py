@@ -274,3 +274,22 @@ def test_time_that_runs_short_is_no_reason_to_load_another_network(monkeypatch: 
     assert not bench.networks[0.25].ran
     assert used(bench.run(300, pinned=1)) == (512, 0.25, 6)  # and now it is in memory
     assert used(bench.run(115)) == (512, 0.25, 6)
+
+
+def test_a_smaller_network_is_in_use_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another worker could drop it, and count on memory that is not free."""
+    bench = Bench(monkeypatch, absent=0.25)
+    bench.run(300, pinned=1)  # which brings it into memory
+    bench.faces(6)  # more than are planned for
+    network, (_, variant) = bench.networks[0.25], bench.plans.task.variants
+    session = cast(OnDemand[Scores], variant.session)
+    users, run = [], network.run
+
+    def watched(images: UInt8Array) -> Scores:
+        users.append(session.users)
+        return run(images)
+
+    monkeypatch.setattr(network, "run", watched)
+    assert used(bench.run(115)) == (512, 0.25, 6)
+    assert users == [1, 1]
+    assert session.users == 0
