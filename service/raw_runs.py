@@ -11,7 +11,7 @@ from service import errors
 from service.catalog import LoadedVariant
 from service.clock import now_ms
 from service.open_inference import InputTensor, raw_pictures
-from service.residency import on_demand
+from service.residency import held, in_memory, on_demand
 from service.scheduler import Scheduler
 from service.schemas import Decision
 
@@ -78,11 +78,14 @@ class RawRuns:
             started = now_ms()
             if limit_ms is not None and started - submitted + bound_ms > limit_ms:
                 raise errors.DeadlineExceeded("there is not enough time left after the tensors before")
-            # Not on that thread: reading lists keeps the interpreter, and would keep it while others compute.
-            images = await asyncio.to_thread(raw_pictures, tensor)
-            scores = await asyncio.get_running_loop().run_in_executor(
-                self._thread, variant.session.run, images
-            )
+            scores = await asyncio.to_thread(self._run, variant, tensor)
         finally:
             self._free.release()
         return RawOutcome(scores, variant, predicted_ms, bound_ms, started - submitted, now_ms() - started)
+
+    def _run(self, variant: LoadedVariant, tensor: InputTensor) -> Scores:
+        """Only inference is of the lowest priority: reading lists keeps the interpreter, and who loads a
+        variant keeps others from loading theirs."""
+        images = raw_pictures(tensor)
+        with in_memory(on_demand(variant.session)):
+            return self._thread.submit(held(variant.session).run, images).result()

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import threading
-from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -16,8 +15,6 @@ from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job, Refusal
 from service.latency import Expected, LatencyEstimates
 from service.metrics import Metrics
-from service.open_inference import InputTensor
-from service.raw_runs import RawRuns
 from service.scheduler import Scheduler, Submission
 from service.work import Ran
 
@@ -143,38 +140,3 @@ def test_an_endless_wait_is_told_in_numbers(reject: bool, error: type[errors.Pro
     with pytest.raises(error) as refused:
         asyncio.run(scheduler.run(Submission(Task(), now_ms(), 10.0, reject)))
     assert math.inf not in refused.value.extra.values()
-
-
-class Tensors:
-    """A variant of raw tensors, and what the scheduler knows of it."""
-
-    id, provider = "test", "test"
-
-    def __init__(self) -> None:
-        self.session = self
-        self.threads: list[int] = []
-        self.ends = threading.Event()
-
-    def latencies(self, variant: object) -> tuple[Quantiles, None]:
-        return Quantiles(p50=20, p95=50), None
-
-    def run(self, images: Sequence[object]) -> str:
-        assert self.ends.wait(20)
-        return "scores"
-
-
-def test_tensors_that_waited_too_long_for_others_are_not_run() -> None:
-    async def go() -> None:
-        runs, tensors = RawRuns(), Tensors()
-        tensor = InputTensor(name="image", shape=[1, 1, 1, 3], datatype="UINT8", data=[1, 2, 3])
-        known = cast(Any, tensors)
-        first = asyncio.ensure_future(runs.run(known, known, tensor, now_ms(), None))
-        await asyncio.sleep(0)
-        second = asyncio.ensure_future(runs.run(known, known, tensor, now_ms(), 100.0))
-        await asyncio.sleep(0.2)
-        tensors.ends.set()
-        assert cast(Any, (await first).scores) == "scores"
-        with pytest.raises(errors.DeadlineExceeded):
-            await second
-
-    asyncio.run(go())
