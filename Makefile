@@ -13,8 +13,9 @@ serve: $(VENV)/.serve
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
 	exec $(BIN)/mobilenet-service --host $(HOST) --port $(PORT) --store $(STORE)
 
+# Two files at a time; one test alone: $(BIN)/python -m pytest FILE.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
 # The two packages that bring OpenVINO, one after the other, in folders of their own: the first is the extra
 # `openvino` (made to believe that the processor is Intel's), the second replaces onnxruntime.
