@@ -21,7 +21,7 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Read from `MOBILENET_*` variables; command-line options of `mobilenet-service` go before them."""
+    """Read from `MOBILENET_*` variables; command-line options of `mobilenet-service` take precedence."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -42,12 +42,15 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         50_000_000, ge=1024, le=1_000_000_000, description="Largest picture, in pixels of its header."
     )
-    queue_length: int = Field(256, ge=1, le=100_000, description="Most requests that wait for a worker.")
+    queue_length: int = Field(
+        256, ge=1, le=100_000, description="Most requests that wait for a worker, in each process."
+    )
     queue_bytes: int = Field(
         256 << 20,
         ge=1024,
         le=1 << 36,
-        description="Most bytes of pictures that wait for a worker; less under a memory limit.",
+        description="Most bytes of pictures that wait for a worker, in each process; less under a memory "
+        "limit.",
     )
     memory_limit_mb: int = Field(
         0, ge=0, le=1 << 24,
@@ -55,12 +58,14 @@ class Settings(BaseSettings):
     )  # fmt: skip
     tiers: dict[TierName, BudgetMs] = Field(
         {"realtime": 20, "interactive": 100, "relaxed": 1000},
-        description="Named latency budgets in milliseconds, as a JSON object.",
+        description="Named latency budgets in milliseconds, as a JSON object, in place of these: above 0, "
+        "at most 600000. Names are lower-case letters, digits, `_` and `-`, a letter first, at most 32.",
     )
     api_key: SecretStr | None = Field(
         None,
-        description="When set and not empty, all of `/v1` and `/v2` but health needs it, as "
-        "`Authorization: Bearer` or `X-API-Key`.",
+        description="When set and not empty, all of `/v1` and `/v2/models` needs it, as `Authorization: "
+        "Bearer` or `X-API-Key`. Open stay `/`, `/livez`, `/readyz`, `/metrics`, `/docs`, `/openapi.json`, "
+        "`/v2` and `/v2/health`.",
     )
     drain_seconds: float = Field(
         0,
@@ -69,7 +74,7 @@ class Settings(BaseSettings):
         description="Seconds to serve on, not ready, after SIGTERM; what runs has up to 25 more.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is logged."
+        "info", description="Least severity that is logged: `debug`, `info`, `warning` or `error`."
     )
 
     @field_validator("api_key")

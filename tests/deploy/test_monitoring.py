@@ -106,6 +106,21 @@ def test_all_that_the_service_tells_of_itself_is_on_the_dashboard(told: Told) ->
     assert {n for n in told if n.startswith("mobilenet_") and not counted_or_timed.search(n)} <= shown
 
 
+def test_each_metric_is_documented_with_its_labels_and_their_values(told: Told) -> None:
+    documentation = (ROOT / "docs" / "monitoring.md").read_text()
+    rows = dict(re.findall(r"^\| `(mobilenet_\w+)` (\|.+)$", documentation, re.MULTILINE))
+    derived = re.compile(r"_(created|count|sum)$")
+    own = {n: labels for n, labels in told.items() if n.startswith("mobilenet_") and not derived.search(n)}
+    assert rows.keys() == {name.removesuffix("_bucket") for name in own}
+    for name, labels in own.items():
+        row = rows[name.removesuffix("_bucket")]
+        for label in labels.keys() - _scraped().keys():
+            assert f"`{label}`" in row, name
+            # Variants, CPUs and zones are the device's; buckets are in the code.
+            values = set() if label in {"task", "variant", "cpu", "zone", "le"} else labels[label]
+            assert all(f"`{value}`" in row for value in values), (name, label)
+
+
 def test_panels_lie_side_by_side() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in PANELS:
