@@ -4,6 +4,8 @@ On compositions (`compositions.py`), through the decoding that serves, beside wh
 finds in the same pictures (tests/golden/faces). A face is found when a box covers it with an intersection
 over union of half or more; every other box is a false one. `--latency` times each detector, on one thread,
 in turns with MobileNet 1.0_224 in fp32. `--hard` is for faces that are small, turned, covered or many.
+
+But for `--latency` it needs `--shared FOLDER` with images/photos, faces/celeba.zip and faces/utkface.zip.
 """
 
 import argparse

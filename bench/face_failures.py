@@ -2,6 +2,7 @@
 
 One network on pictures that were kept for validation, as they are and made harder, and the error of the age
 by what UTKFace's labels say of the person. Writes the tables into the model card, docs/face-networks.md.
+DIR is what training reads: celeba.zip, celeba_attributes.csv and utkface.zip.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The table and the plot of `bench/slo.py`'s result; again from its JSON: `python -m bench.slo_report`."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,15 @@ def _short(variant: str) -> str:
     return variant.removeprefix("mobilenet_v1_")
 
 
-if __name__ == "__main__":
-    source = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/slo.json")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=Path("docs/slo.json"), metavar="FILE",
+        help="what bench.slo has written; the table and the plot go beside it",
+    )  # fmt: skip
+    source: Path = parser.parse_args().file
     write(json.loads(source.read_text()), source)
+
+
+if __name__ == "__main__":
+    main()
