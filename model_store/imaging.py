@@ -1,7 +1,7 @@
 """From the bytes of a picture to what a variant sees. The only importer of PIL; JPEG goes through `jpeg`.
 
 Two steps, so that limits hold before pixels are decoded: `probe` reads the header, `decode` makes
-the upright RGB array of the wanted size.
+the upright RGB array of the wanted size, of what is as large as its header said.
 """
 
 import io
@@ -20,7 +20,7 @@ from PIL import (
     __version__,
 )
 
-from model_store import jpeg, webp
+from model_store import headers, jpeg
 from model_store.manifest import Preprocessing
 from model_store.sampling import sampled
 
@@ -57,6 +57,7 @@ _FILTER = Image.Resampling.BILINEAR
 # What was reduced while decoding has been averaged once; the same filter again would blur it, and cost up to
 # a point of top-1. This one is as wide, and as fast, but steeper.
 _FILTER_WHEN_REDUCED = Image.Resampling.HAMMING
+_STRIP_PIXELS = 1 << 18  # which take some milliseconds
 _AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
 WHOLE = Preprocessing(fit="pad")
 
@@ -108,21 +109,28 @@ class ImageHeader:
         side = min(self.width, self.height) if crops else max(self.width, self.height)
         needed = size / preprocessing.central_fraction if crops else size
         for scale in _JPEG_SCALES:
-            if side // scale >= needed:
+            if side // scale >= needed and min(self.width, self.height) >= scale:
                 return scale
         return 1
 
 
-def probe(data: bytes, max_pixels: int) -> ImageHeader:
-    """Reads the header only. Raises UnsupportedImage, UnreadableImage or TooManyPixels."""
-    format, width, height, progressive = _frame(data)
-    if width * height > max_pixels:
-        raise TooManyPixels(width, height, max_pixels)
-    if min(width, height) < MIN_SIDE:
-        raise UnreadableImage(
-            f"the picture has {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
-        )
-    return ImageHeader(format, width, height, len(data), progressive)
+def probe(data: bytes, max_pixels: int, max_pixels_in_full: int | None = None) -> ImageHeader:
+    """Reads the header only. Raises UnsupportedImage, UnreadableImage or TooManyPixels.
+
+    `max_pixels_in_full` is for what takes memory for all its pixels when it is decoded: all but JPEGs of one
+    scan.
+    """
+    frame = _frame(data)
+    header = ImageHeader(frame.format, frame.width, frame.height, len(data), frame.progressive)
+    limit = max_pixels
+    if max_pixels_in_full is not None and header.coding != "JPEG":
+        limit = min(max_pixels, max_pixels_in_full)
+    if header.pixels > limit:
+        raise TooManyPixels(frame.width, frame.height, limit)
+    if min(frame.width, frame.height) < MIN_SIDE:
+        has = f"the picture has {frame.width} x {frame.height} pixels"
+        raise UnreadableImage(f"{has}; at least {MIN_SIDE} x {MIN_SIDE} are needed")
+    return header
 
 
 def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
@@ -147,7 +155,7 @@ def decode_sized(data: bytes, size: int, preprocessing: Preprocessing) -> tuple[
         step = max(image.size) / size
         image = _load(image, data, scale)
         if preprocessing.fit == "pad":
-            return sampled(_upright(np.asarray(_rgb(image)), orientation), size, step, scale), upright
+            return sampled(_upright(_rgb(image), orientation), size, step, scale), upright
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
         small = _resize(image, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
@@ -178,7 +186,7 @@ def upright_picture(data: bytes, least_side: int | None = None) -> tuple[UInt8Ar
         scale = 1
         if least_side is not None:
             scale = ImageHeader(_format(image), *image.size, len(data)).scale(least_side, WHOLE)
-        pixels = np.asarray(_rgb(_load(image, data, scale)))
+        pixels = _rgb(_load(image, data, scale))
     except Exception as error:
         raise UnreadableImage("the picture is truncated or damaged") from error
     return _upright(pixels, orientation), upright
@@ -190,17 +198,18 @@ def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
     return np.asarray(image)
 
 
-def _frame(data: bytes) -> tuple[str, int, int, bool]:
-    """One of `FORMATS`, the width and height, and whether it is a progressive JPEG. Read on the event loop,
-    and before limits are checked: Pillow would allocate the canvas of a WebP picture.
-    """
-    magic = _magic(data)
-    if magic == "JPEG" and (frame := jpeg.frame(data)):
-        return magic, *frame
-    if magic == "WEBP" and (size := webp.size(data)):
-        return magic, *size, False
-    image = _open(data)
-    return _format(image), *image.size, False
+def _frame(data: bytes) -> headers.Frame:
+    """In microseconds, since it is read on the event loop. Raises UnsupportedImage or UnreadableImage."""
+    if not data:
+        raise UnreadableImage("the picture is empty")
+    try:
+        frame = headers.frame(data)
+    except headers.HeaderError as error:
+        raise UnreadableImage(str(error)) from None
+    if frame is None:
+        known = ", ".join(FORMATS)
+        raise UnsupportedImage(f"the bytes are not of a type that we read ({known})")
+    return frame
 
 
 def _format(image: Image.Image) -> str:
@@ -222,24 +231,23 @@ def _load(image: Image.Image, data: bytes, scale: int) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise UnreadableImage("the picture is empty")
+    """As Pillow sees it, which has to be as the limits were checked: bytes can be made that two readers
+    understand differently."""
+    frame = _frame(data)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        headers.check_parts(data, frame)
+    except headers.HeaderError as error:
+        raise UnreadableImage(str(error)) from None
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
-        found = _magic(data)
-        if found is None:
-            known = ", ".join(FORMATS)
-            raise UnsupportedImage(f"the bytes are not of a type that we read ({known})") from error
-        raise UnreadableImage(f"the bytes start like {found}, but are truncated or damaged") from error
-
-
-def _magic(data: bytes) -> str | None:
-    """The type that the first bytes claim."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    magics = ((b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"))
-    return next((name for magic, name in magics if data.startswith(magic)), None)
+        raise UnreadableImage(f"the bytes start like {frame.format}, but are truncated or damaged") from error
+    if (_format(image), *image.size) != frame[:3]:
+        raise UnreadableImage("the picture has two sizes")
+    bits = data[24] if frame.format == "PNG" and image.mode == "L" else 8
+    if bits < 8 and "transparency" in image.info:  # Pillow has scaled the pixels, and not that
+        image.info["transparency"] *= 255 // ((1 << bits) - 1)
+    return image
 
 
 def _upright_size(size: Size, orientation: int) -> Size:
@@ -279,18 +287,28 @@ def _resize(image: Image.Image, size: int, box: Box, filter: Image.Resampling) -
 def _averaged(image: Image.Image) -> Image.Image:
     """The picture in a mode whose values can be averaged."""
     if image.mode.startswith(("I", "F")):  # 16-bit grey, or wider modes that 16-bit PNG opens as
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        values = np.asarray(image).astype(np.uint16)
+        grey = (values >> 8).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = _WHITE[0]
+        return Image.fromarray(grey)
     if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         return image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """The whole picture."""
-    if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
-        image = _averaged(image)
-    return _opaque_rgb(image)
+def _rgb(image: Image.Image) -> UInt8Array:
+    """The whole picture, [height, width, 3]. In strips: a conversion keeps the interpreter until it is done,
+    and a copy of its own in memory."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, bottom))
+        if strip.mode not in _AVERAGED_MODES or "transparency" in strip.info:
+            strip = _averaged(strip)
+        pixels[top:bottom] = np.asarray(_opaque_rgb(strip))
+    return pixels
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:

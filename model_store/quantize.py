@@ -124,7 +124,8 @@ def _quantize_kernel(
         # One less than the limit: rounding may add a half to each.
         steps = np.maximum(steps, _largest_pair(rows, layer) / (PAIR_LIMIT - 1))
     steps = np.maximum(steps, np.abs(weights.bias) / (input_scale * _MAX_BIAS))
-    scale = np.where(steps > 0, steps, 1).astype(np.float32)
+    # As a float32 a smaller step would be 0, or rounded to another.
+    scale = np.where(steps > np.finfo(np.float32).tiny, steps, 1).astype(np.float32)
     stored = np.rint(rows / scale[:, np.newaxis]).astype(np.int8).reshape(kernel.shape)
     return np.ascontiguousarray(stored.transpose(np.argsort(axes))), scale
 

@@ -16,6 +16,10 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# A pixel of what is decoded in full, at most (WebP; other types take 4 to 9): the file's canvas, a copy for
+# Pillow, and RGB.
+_BYTES_A_PIXEL = 16
+
 Loaded = LoadedVariant | LoadedDetector
 
 
@@ -28,6 +32,7 @@ def limit_bytes(settings: Settings) -> int | None:
 class Fit:
     """`plan_threads` is what one picture may use, by a session of its own where it is several. With a
     `residency` not all variants fit. A thread keeps `kept_bytes` of freed memory, until the guard lets it go.
+    `pixels_in_full` is for pictures that are decoded in full, so that each thread can hold one.
     """
 
     plan_threads: int
@@ -35,6 +40,7 @@ class Fit:
     kept_bytes: int = KEPT_BYTES
     guard: MemoryGuard | None = None
     residency: Residency | None = None
+    pixels_in_full: int | None = None
 
     @classmethod
     def of(cls, settings: Settings, store: ModelStore, threads: int, metrics: Metrics) -> "Fit":
@@ -50,13 +56,14 @@ class Fit:
             taken >> 20, limit >> 20, budget.sessions >> 20, all_bytes >> 20,
         )  # fmt: skip
         guard, most = MemoryGuard(limit), settings.queue_bytes
+        in_full = limit // (threads + 1) // _BYTES_A_PIXEL
         # Where all are there for good nothing is opened any more, and what they leave is for what waits.
         left = budget.queue + budget.sessions - all_bytes
         if budget.holds(all_bytes + second_bytes, largest_bytes):
-            return cls(threads, min(most, left - second_bytes), budget.decoding, guard)
+            return cls(threads, min(most, left - second_bytes), budget.decoding, guard, None, in_full)
         if budget.holds(all_bytes, largest_bytes):
-            return cls(1, min(most, left), budget.decoding, guard)
-        return cls(1, min(most, budget.queue), budget.decoding, guard, Residency(budget, metrics))
+            return cls(1, min(most, left), budget.decoding, guard, None, in_full)
+        return cls(1, min(most, budget.queue), budget.decoding, guard, Residency(budget, metrics), in_full)
 
 
 def settle(catalog: Catalog, residency: Residency, inference_ms: Mapping[str, float]) -> Catalog:

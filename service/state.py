@@ -52,6 +52,7 @@ class Service:
         self._guard: MemoryGuard | None = None
         # Never more than may wait: a larger picture would be told to come again for ever.
         self.max_body_bytes = min(settings.max_body_bytes, settings.queue_bytes)
+        self.max_pixels_in_full: int | None = None  # see `probe`
 
     @property
     def catalog(self) -> Catalog:
@@ -108,6 +109,7 @@ class Service:
                 preempts=True,
             )
             self.max_body_bytes = min(self.max_body_bytes, fit.queue_bytes)
+            self.max_pixels_in_full = fit.pixels_in_full
             _load_decoders()
             self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
             faces = catalog.tasks.get(FACES)

@@ -57,13 +57,17 @@ async def read_picture(request: Request, max_bytes: int) -> bytes:
     return await _image_part(request, body) if media_type == _MULTIPART else body
 
 
-def check_picture(data: bytes, max_pixels: int) -> ImageHeader:
+def check_picture(data: bytes, max_pixels: int, max_pixels_in_full: int | None) -> ImageHeader:
     """The picture's header. Raises the problem that tells what is wrong with it."""
     try:
-        return probe(data, max_pixels)
+        return probe(data, max_pixels, max_pixels_in_full)
     except TooManyPixels as error:
+        # Only a JPEG of one scan is reduced while it is decoded.
+        less = (
+            "a smaller picture" if error.limit == max_pixels else "a smaller one, or a JPEG, not progressive"
+        )
         raise errors.TooManyPixels(
-            f"{error}; send a smaller picture",
+            f"{error}; send {less}",
             limit_pixels=error.limit,
             width=error.width,
             height=error.height,

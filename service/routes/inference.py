@@ -106,7 +106,7 @@ async def read_asked(request: Request, service: Service, query: BudgetQuery, tas
     arrival, reject_late = request.state.arrival, query.on_miss == "reject"
     await service.scheduler.let_in(arrival, budget_ms, reject_late=reject_late)
     data = await read_picture(request, service.max_body_bytes)
-    header = check_picture(data, service.settings.max_pixels)
+    header = check_picture(data, service.settings.max_pixels, service.max_pixels_in_full)
     return Asked(data, header, pinned, budget_ms, reject_late, arrival, now_ms())
 
 

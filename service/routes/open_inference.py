@@ -159,7 +159,7 @@ async def infer(
     outcome: Outcome[Classified] | RawOutcome
     if tensor.datatype == "BYTES":
         data = encoded_picture(tensor)
-        header = check_picture(data, service.settings.max_pixels)
+        header = check_picture(data, service.settings.max_pixels, service.max_pixels_in_full)
         received = now_ms()
         submission = Submission(Classification(task, data, header, variant), arrival, budget_ms, reject_late)
         outcome = await run_while_connected(service.scheduler, submission, request)

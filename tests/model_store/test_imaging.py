@@ -1,6 +1,8 @@
 """What a variant sees of a picture, whatever file it comes in."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,42 @@ def test_hidden_colours_do_not_shine_through() -> None:
     image.paste((0, 0, 0, 255), (0, 0, 16, 32))
     found = decode(save(image, "PNG"), 20, WHOLE).astype(int)
     assert np.ptp(found, axis=-1).max() <= 1
+
+
+def grey_with_a_transparent_level(bits: int, level: int) -> bytes:
+    """Two rows of all levels of `bits`, or every 4096th of 16; written by hand, which Pillow cannot do."""
+    levels = np.arange(0, 1 << bits, 4096 if bits == 16 else 1)
+    if bits == 16:
+        row = levels.astype(">u2").tobytes()
+    else:
+        row = np.packbits((levels[:, None] >> np.arange(bits)[::-1] & 1).astype(np.uint8)).tobytes()
+    content = {
+        b"IHDR": struct.pack(">IIBBBBB", len(levels), 2, bits, 0, 0, 0, 0),
+        b"tRNS": struct.pack(">H", level),
+        b"IDAT": zlib.compress((b"\0" + row) * 2),
+        b"IEND": b"",
+    }
+    chunks = (
+        struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in content.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_level_of_grey_that_is_transparent_is_white(bits: int) -> None:
+    step = 4096 if bits == 16 else 1
+    found = upright_pixels(grey_with_a_transparent_level(bits, step))[0, :, 0]
+    expected = np.arange(len(found)) * step * 255 // ((1 << bits) - 1)
+    expected[1] = 255
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_whole_pictures_are_converted_in_strips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = FILES[name][0]()
+    whole = upright_pixels(data)
+    monkeypatch.setattr(imaging, "_STRIP_PIXELS", 7 * WIDTH)  # the last strip is a narrower one
+    assert np.array_equal(upright_pixels(data), whole)
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model_store import imaging, jpeg
-from model_store.imaging import ImageError, ImageHeader, UnreadableImage, decode, probe
+from model_store import headers, imaging, jpeg
+from model_store.imaging import ImageError, ImageHeader, UnreadableImage, decode, probe, upright_picture
 from model_store.manifest import Preprocessing
 from tests.model_store.picture_files import colours, save
 
@@ -125,37 +125,28 @@ def test_both_read_the_same_header(name: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", FILES)
 def test_the_frame_is_what_pillow_reads(name: str) -> None:
     data = FILES[name]()
-    frame = jpeg.frame(data)
+    frame = headers.frame(data)
     assert frame is not None
     assert (frame.width, frame.height) == Image.open(io.BytesIO(data)).size
     assert frame.progressive == (name == "progressive")
 
 
-def test_metadata_before_the_frame_does_not_hide_it() -> None:
-    long = {"icc_profile": bytes(200_000), "comment": b"\xff\xc0" * 100}
-    assert jpeg.frame(save(busy(40, 30), "JPEG", progressive=True, **long)) == (40, 30, True)
-    assert jpeg.frame(save(busy(40, 30), "JPEG", **long)) == (40, 30, False)
-
-
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff\xe0\0\0" * 10**6])
-def test_a_frame_that_does_not_come_is_not_waited_for(data: bytes) -> None:
-    assert jpeg.frame(data) is None
-
-
-def test_a_file_that_ends_in_its_frame_has_none() -> None:
-    data = save(busy(300, 200), "JPEG")
-    start = data.index(b"\xff\xc0")
-    assert [jpeg.frame(data[: start + kept]) for kept in (2, 8, 9)] == [None, None, (300, 200, False)]
-
-
 @pytest.mark.parametrize("offset", [5, 7], ids=["height", "width"])
-def test_a_side_of_nothing_is_left_to_pillow(offset: int) -> None:
+def test_a_side_of_nothing_is_refused(offset: int) -> None:
     """A height of 0 is told at the end of the first scan; nobody writes such files."""
     data = save(busy(200, 200), "JPEG")
     empty = patched(patched(data, b"\xff\xc0", offset, 0), b"\xff\xc0", offset + 1, 0)
-    assert jpeg.frame(empty) is None
     with pytest.raises(UnreadableImage):
         probe(empty, 10**8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_picture_narrower_than_the_reduction(
+    mode: str, pillow_alone: Callable[[bytes, int], Pixels]
+) -> None:
+    data = save(busy(7, 4000).convert(mode), "JPEG")
+    assert upright_picture(data, 256)[1] == (7, 4000)
+    assert pillow_alone(data, 128).shape == (128, 128, 3)
 
 
 @with_simplejpeg

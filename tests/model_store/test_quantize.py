@@ -117,16 +117,20 @@ def test_any_zero_of_the_pixels_is_taken_up(zero: float, weights: NetworkWeights
 def test_channels_without_weights_keep_their_bias(weights: NetworkWeights) -> None:
     """Trained networks have dead channels: constants, however large beside what is left of the weights."""
     layers = list(weights.layers)
-    for index, rest in ((0, 0.0), (5, 1e-30), (6, 1e-9)):
+    for index, rest in ((0, 0.0), (5, 1e-30), (6, 1e-9), (7, 1e-43)):
         kernel, bias = layers[index].kernel.copy(), layers[index].bias.copy()
         kernel[0] *= np.float32(rest)
         bias[0] = 3.0
         layers[index] = LayerWeights(kernel, bias)
+    kernel, bias = layers[8].kernel.copy(), layers[8].bias.copy()
+    kernel[0], bias[0] = 1e-44, 0  # whose step no normal number holds
+    layers[8] = LayerWeights(kernel, bias)
     dead = replace(weights, layers=tuple(layers))
     quantized = quantize(dead, drawn_pictures(2, 128))
     found = OnnxSession(build_quantized_classifier(quantized)).run(pictures())
     assert np.abs(found - probabilities(quantized, pictures())).max() < 1e-5
-    for index in (0, 5, 6):
+    assert all((layer.scale >= np.finfo(np.float32).tiny).all() for layer in quantized.layers)
+    for index in (0, 5, 6, 7):
         step = quantized.activations[index].scale * quantized.layers[index].scale[0]
         assert quantized.layers[index].bias[0] * step == pytest.approx(3, abs=0.01)
 

@@ -72,6 +72,17 @@ def limit_mb(six: Path, state_dir: Path, tmp_path_factory: pytest.TempPathFactor
     return str(int(taken[1]) + _LEFT_MIB)
 
 
+def test_what_is_decoded_in_full_is_limited_by_the_memory(tight: RunningServer, limit_mb: str) -> None:
+    """Two threads decode, one picture of 16 bytes a pixel each; 38 bytes of WebP can be 50 megapixels."""
+    side = int((int(limit_mb) * MIB / 2 / 16) ** 0.5) + 1
+    url = f"{tight.base_url}/v1/classify"
+    refused = httpx.post(url, content=pictures.encode("WEBP", side, side), timeout=60)
+    assert refused.status_code == 413
+    assert refused.json()["limit_pixels"] < side * side
+    assert "not progressive" in refused.json()["detail"]
+    assert httpx.post(url, content=pictures.encode("JPEG", side, side), timeout=60).status_code == 200
+
+
 @pytest.fixture(scope="module")
 def tight(six: Path, state_dir: Path, limit_mb: str) -> Iterator[RunningServer]:
     with running_server(six, state_dir, threads="1", memory_limit_mb=limit_mb) as server:
