@@ -39,7 +39,7 @@ def running_server(
     state_dir: Path,
     *,
     wait_ready: bool = True,
-    timeout_s: float = 60,
+    timeout_s: float = 180,
     log: Path | None = None,
     **settings: str,
 ) -> Iterator[RunningServer]:

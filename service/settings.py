@@ -40,7 +40,11 @@ class Settings(BaseSettings):
         20 << 20, ge=1024, le=1 << 30, description="Largest request body, in bytes; never more than may wait."
     )
     max_pixels: int = Field(
-        50_000_000, ge=1024, le=1_000_000_000, description="Largest picture, in pixels of its header."
+        50_000_000,
+        ge=1024,
+        le=1_000_000_000,
+        description="Largest picture, in pixels of its header; "
+        "less under a memory limit, but for JPEGs of one scan.",
     )
     queue_length: int = Field(
         256, ge=1, le=100_000, description="Most requests that wait for a worker, in each process."
