@@ -235,14 +235,15 @@ class Dispatcher:
         return self._assign(job, index, decision, now)
 
     def _assign(self, job: Job, index: int, decision: Decision, now: float) -> Assignment:
-        expected = job.expected[index]
         estimates = self.estimates
-        work = estimates.work_ms(expected)
+        expected = job.expected[index].loaded
+        load_ms = job.expected[index].load_ms  # once: while others load and drop, it changes
+        work = load_ms + estimates.work_ms(expected)
         median, bound = estimates.median_ms(expected), estimates.bound_ms(expected)
         share = self._contention.share_ms(now)
         # Where there is room for the best, what is promised to those who come meanwhile is surer.
         roomy = share >= _ROOM * estimates.work_ms(job.expected[0])
-        assignment = Assignment(job, index, decision, now, median, bound, expected.load_ms)
+        assignment = Assignment(job, index, decision, now, load_ms + median, load_ms + bound, load_ms)
         self._running.start(assignment, now + work + (bound - median if roomy else 0.0))
         self._contention.started(share, work * expected.threads, now)
         return assignment
@@ -284,12 +285,13 @@ class Dispatcher:
             self._contention.lost(job, top1[idle] - top1[chosen], now)
         index = chosen if job.pinned is None else job.pinned
         work = costs.works_ms[chosen]
+        load_ms = work - self.estimates.work_ms(job.expected[index].loaded)  # not read again: it changes
         other.hold_up(ahead.holds_ms[chosen])
         self._contention.started(self._contention.share_ms(now), work, now)
         self._running.ahead = Assignment(
             job, index, decision, now,
             median_ms=ahead.medians_ms[chosen], bound_ms=ahead.bounds_ms[chosen],
-            load_ms=job.expected[index].load_ms, ahead_of=other.assignment.job,
+            load_ms=load_ms, ahead_of=other.assignment.job,
         )  # fmt: skip
         self._hurries = True
         return True

@@ -139,7 +139,7 @@ class FaceAnalysis:
         if not faces:
             return plan.variant, []
         # Of the time that the profile expects: what almost all such requests took of late.
-        slower = (assignment.bound_ms - assignment.load_ms) / assignment.expected.service_ms
+        slower = assignment.slowdown
         deadline = math.inf if assignment.job.deadline is None else assignment.job.deadline - ANSWER_MS
         candidates = list(self._candidates(plan))
         per_face_ms = [slower * self._face_ms[v.key] for v, _ in candidates]

@@ -70,6 +70,14 @@ class Assignment:
     def threads(self) -> int:
         return self.expected.threads
 
+    @property
+    def slowdown(self) -> float:
+        """How many times what the profile expects almost all such requests take, once the plan is in memory.
+        What was thought impossible to load tells nothing: 1."""
+        if self.load_ms == math.inf:
+            return 1.0
+        return (self.bound_ms - self.load_ms) / self.expected.service_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

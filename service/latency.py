@@ -14,7 +14,7 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from model_store.imaging import ImageHeader
@@ -131,6 +131,11 @@ class Expected:
     def load_ms(self) -> float:
         """At this moment, before anything runs."""
         return sum(each.load_ms for each in self.needs) if self.needs else 0.0
+
+    @property
+    def loaded(self) -> "Expected":
+        """The same once all that it needs is in memory."""
+        return replace(self, needs=()) if self.needs else self
 
 
 def fastest(expected: Sequence[Expected]) -> int:

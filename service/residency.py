@@ -52,7 +52,7 @@ class OnDemand(Generic[Answer]):
         self.residency = residency
         self.variants = variants  # that it runs: their models are the same
         self.file_bytes, self.bytes = file_bytes, session_bytes(file_bytes)
-        self.problem: str | None = None  # why it cannot be opened any more
+        self.problem: str | None = None  # why it could not be opened the last time
         # All that follows is the residency's, and changes under its lock.
         self.open_session = open_session
         self.session: Opened[Answer] | None = None
@@ -61,7 +61,8 @@ class OnDemand(Generic[Answer]):
 
     @property
     def load_ms(self) -> float:
-        """How long it will be until it can run: none in memory, infinite once it could not be opened."""
+        """How long it will be until it can run: none in memory, infinite when it could not be opened the
+        last time."""
         if self.session is not None:
             return 0.0
         return max(self.opened_ms, default=0.0) if self.problem is None else math.inf
@@ -185,7 +186,7 @@ class Residency:
             raise
         release_memory()  # what opening took besides
         with self._changed:
-            session.session, session.users = opened, 1
+            session.session, session.users, session.problem = opened, 1, None
             self._resident[session] = None
             session.opened_ms.append((time.perf_counter() - started) * 1e3)
         for each in session.variants:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+import pytest
+
 from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job
 from service.latency import ANSWER_MS
@@ -12,6 +14,18 @@ from tests.service.dispatching import EXPECTED, TOP1, admitted, assigned, dispat
 @dataclass
 class Loads:
     load_ms: float
+
+
+@dataclass
+class Flickers:
+    """Drops out of memory and comes back between two readings."""
+
+    readings: list[float]
+
+    @property
+    def load_ms(self) -> float:
+        self.readings.append(self.readings.pop(0))
+        return self.readings[-1]
 
 
 def with_loads(*load_ms: float) -> Job:
@@ -72,3 +86,23 @@ def test_loading_teaches_nothing_about_running() -> None:
         d.answered(ANSWER_MS)
     assert d.estimates.slowdown == 1
     assert d.estimates.bound_ms(EXPECTED[0]) <= before
+
+
+@pytest.mark.parametrize("other", [0.0, math.inf])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_an_assignment_does_not_mix_what_loading_took_at_two_moments(other: float, offset: int) -> None:
+    d = dispatcher()
+    needs = (Flickers([100.0, other] if offset else [other, 100.0]),)
+    job = replace(with_loads(), expected=[replace(EXPECTED[0], needs=needs), *EXPECTED[1:]], pinned=0)
+    taken = chosen(d, job)
+    assert taken.median_ms == taken.load_ms + d.estimates.median_ms(EXPECTED[0])
+    assert taken.bound_ms == taken.load_ms + d.estimates.bound_ms(EXPECTED[0])
+    assert taken.slowdown >= 1
+
+
+def test_what_cannot_be_loaded_keeps_its_worker_until_it_has_failed() -> None:
+    """Infinity less infinity is no number, and compares with none."""
+    d = dispatcher()
+    taken = chosen(d, replace(with_loads(math.inf), pinned=0))
+    assert taken.slowdown == 1
+    assert d._running.free_ms(0.0) == [math.inf]

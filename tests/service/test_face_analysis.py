@@ -293,3 +293,11 @@ def test_a_smaller_network_is_in_use_while_it_runs(monkeypatch: pytest.MonkeyPat
     assert used(bench.run(115)) == (512, 0.25, 6)
     assert users == [1, 1]
     assert session.users == 0
+
+
+def test_a_network_that_could_not_be_loaded_answers_once_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was planned for as if that took for ever."""
+    bench = Bench(monkeypatch, absent=0.25)
+    cast(OnDemand[Scores], bench.variants[1].session).problem = "its bytes were wrong"
+    bench.faces(6)
+    assert used(bench.run(300, pinned=1)) == (512, 0.25, 6)

@@ -146,6 +146,26 @@ def test_two_are_held_together_or_not_at_all(shelf: Shelf) -> None:
     assert a.load_ms == 0
 
 
+def test_what_can_be_opened_again_is_no_longer_thought_lost(shelf: Shelf) -> None:
+    """As where its file was restored: dropped once more it is expected to take what opening took."""
+    failures = [VariantCorrupt("its bytes are wrong")]
+
+    def mended() -> Opened:
+        if failures:
+            raise failures.pop()
+        return Opened("a")
+
+    a, b, c = shelf.add("a", mended), shelf.add("b"), shelf.add("c")
+    with pytest.raises(errors.NotReady):
+        a.run(PICTURE)
+    assert a.load_ms == float("inf")
+    for each in (a, b, c):
+        each.run(PICTURE)
+    assert a.session is None
+    assert a.problem is None
+    assert 0 < a.load_ms < 60_000
+
+
 def test_what_is_always_there_is_never_dropped(shelf: Shelf) -> None:
     always, first, second, third = map(shelf.add, "1234")
     shelf.residency.settle([always], [first, second, third])
