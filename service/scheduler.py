@@ -117,8 +117,13 @@ class Scheduler:
         self._threads.append(threading.Thread(target=self._work_ahead, name="inference-ahead", daemon=True))
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        """Raises RuntimeError where the system has not so many threads, and then leaves none."""
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Finishes what is queued, then ends the workers."""
@@ -127,7 +132,8 @@ class Scheduler:
             self._changed.notify_all()
             self._hurried.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():  # else it is done, or was never started
+                thread.join()
 
     async def let_in(self, arrival: float, budget_ms: float | None, *, reject_late: bool) -> None:
         """A request's turn to be read, before it is: in a burst the urgent first, and answers before all.

@@ -73,54 +73,57 @@ class Service:
 
         On a thread of a worker's priority, which the threads of the runtime inherit.
         """
-        with ThreadPoolExecutor(1, "start", lower_priority, (WORKER_NICENESS,)) as thread:
-            thread.submit(self._start).result()
-        if self._scheduler is not None:
-            self._scheduler.start()  # not on that thread, whose low priority all its threads would inherit
-
-    def _start(self) -> None:
+        threads = self.settings.threads or usable_cpus()
         try:
-            store = ModelStore(self.settings.store)
-            threads = self.settings.threads or usable_cpus()
-            tests = tested(store, self.settings.state_dir)
-            fit = Fit.of(self.settings, store, threads, self.metrics)
-            known = profiling.load(profiling.cache_path(self.settings.state_dir, store.digest()))
-            measured = known.inference if known is not None else {}
-            return_freed_memory()
-            catalog = load_catalog(store, fit.plan_threads, tests, fit.residency, measured)
-            release_memory()  # the runtime's copies of the weights
-            keep_freed_memory()  # from here on what is freed is a picture's
-            profile = _device_profile(catalog, store, threads, self.settings.state_dir)
-            catalog = catalog.accelerated(store, profile.inference, threads)
-            inference_ms = {key: times.p50 for key, times in profile.inference.items()}
-            catalog = catalog.worthwhile(inference_ms)
-            if fit.residency is not None:
-                catalog = settle(catalog, fit.residency, inference_ms)
-            keep_freed_memory(fit.kept_bytes)
-            if fit.guard is not None:
-                self._guard = fit.guard
-                self._guard.start()
-            release_memory()  # large pictures of the measurements, other providers, plans not worthwhile
-            dispatcher = Dispatcher(
-                LatencyEstimates(profile),
-                threads,
-                max_length=self.settings.queue_length,
-                max_bytes=fit.queue_bytes,
-                preempts=True,
-            )
-            self.max_body_bytes = min(self.max_body_bytes, fit.queue_bytes)
-            self.max_pixels_in_full = fit.pixels_in_full
-            _load_decoders()
-            self._scheduler = Scheduler(dispatcher, self.metrics, own_cpus(threads))
-            faces = catalog.tasks.get(FACES)
-            if faces is not None and faces.variants and catalog.detectors:
-                self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)
-            self.metrics.resident(catalog.resident())
-            self._catalog = catalog
+            with ThreadPoolExecutor(1, "start", lower_priority, (WORKER_NICENESS,)) as thread:
+                catalog, scheduler = thread.submit(self._load, threads).result()
+            scheduler.start()  # not on that thread, whose low priority all its threads would inherit
         except Exception:
             self.phase = "failed"
             log.exception("the service cannot start")
             raise
+        self._scheduler, self._catalog = scheduler, catalog  # not before: it would take work and do none
+        self._tell_ready(catalog, threads)
+
+    def _load(self, threads: int) -> tuple[Catalog, Scheduler]:
+        store = ModelStore(self.settings.store)
+        tests = tested(store, self.settings.state_dir)
+        fit = Fit.of(self.settings, store, threads, self.metrics)
+        known = profiling.load(profiling.cache_path(self.settings.state_dir, store.digest()))
+        measured = known.inference if known is not None else {}
+        return_freed_memory()
+        catalog = load_catalog(store, fit.plan_threads, tests, fit.residency, measured)
+        release_memory()  # the runtime's copies of the weights
+        keep_freed_memory()  # from here on what is freed is a picture's
+        profile = _device_profile(catalog, store, threads, self.settings.state_dir)
+        catalog = catalog.accelerated(store, profile.inference, threads)
+        inference_ms = {key: times.p50 for key, times in profile.inference.items()}
+        catalog = catalog.worthwhile(inference_ms)
+        if fit.residency is not None:
+            catalog = settle(catalog, fit.residency, inference_ms)
+        keep_freed_memory(fit.kept_bytes)
+        if fit.guard is not None:
+            self._guard = fit.guard
+            self._guard.start()
+        release_memory()  # large pictures of the measurements, other providers, plans not worthwhile
+        dispatcher = Dispatcher(
+            LatencyEstimates(profile),
+            threads,
+            max_length=self.settings.queue_length,
+            max_bytes=fit.queue_bytes,
+            preempts=True,
+        )
+        self.max_body_bytes = min(self.max_body_bytes, fit.queue_bytes)
+        self.max_pixels_in_full = fit.pixels_in_full
+        _load_decoders()
+        faces = catalog.tasks.get(FACES)
+        if faces is not None and faces.variants and catalog.detectors:
+            self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)
+        self.metrics.resident(catalog.resident())
+        return catalog, Scheduler(dispatcher, self.metrics, own_cpus(threads))
+
+    def _tell_ready(self, catalog: Catalog, threads: int) -> None:
+        """Or that there is nothing to serve."""
         variants = catalog.variants()
         if not variants:
             self.phase = "failed"

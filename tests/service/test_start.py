@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import uvicorn
 
 from bench.random_store import IDS
 from bench.server import RunningServer, running_server
+from service import errors, state
 from service.app import create_app
 from service.server import _Server
 from service.settings import Settings
@@ -105,6 +107,31 @@ def test_a_state_directory_that_cannot_be_written_only_costs_time(own_store: Pat
     with running_server(own_store, tmp_path / "file" / "state", log=log) as server:
         assert httpx.post(f"{server.base_url}/v1/classify", content=GOOD).status_code == 200
     assert "cannot be written" in log.read_text()
+
+
+def test_without_threads_for_its_workers_it_fails_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, store_dir: Path, state_dir: Path
+) -> None:
+    """As where a container's limit of processes is too low. It was ready, and answered nobody."""
+    start = threading.Thread.start
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == "inference-1":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    for name in ("keep_freed_memory", "return_freed_memory"):  # which is for good
+        monkeypatch.setattr(state, name, lambda *_: None)
+    service = Service(Settings(store=store_dir, state_dir=state_dir, threads=2))
+    with pytest.raises(RuntimeError):
+        service.start()
+    assert service.phase == "failed"
+    assert "the service cannot start" in caplog.text
+    with pytest.raises(errors.NotReady):
+        _ = service.scheduler
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("inference-")]
+    service.stop()
 
 
 def test_sigterm_drains(own_store: Path, state_dir: Path) -> None:
