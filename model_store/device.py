@@ -44,12 +44,13 @@ def multiplies_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
     return False
 
 
-def usable_cpus(cgroup: Path = _CGROUP) -> int:
-    """Cores by affinity and cgroup quota (v2, then v1), rounded up; at least one."""
+def usable_cpus(cgroup: Path = _CGROUP, own: Path = _OWN_GROUPS) -> int:
+    """Cores by affinity and the least quota of this process's control groups (v2 and v1), rounded up; at
+    least one."""
     affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
-    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+    quota = min(_cpu_quotas(cgroup, own), default=math.inf)
+    return max(1, min(cores, math.ceil(quota)) if quota < math.inf else cores)
 
 
 def own_cpus(threads: int, cgroup: Path = _CGROUP) -> list[int]:
@@ -65,9 +66,9 @@ def memory_limit_bytes(cgroup: Path = _CGROUP, own: Path = _OWN_GROUPS) -> int |
     """The least memory limit of this process's control groups (v2 and v1), where one is below what the
     machine has; None without."""
     limits = []
-    for file in _memory_limits(cgroup, own):
+    for group, older in _groups("memory", cgroup, own):
         with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            limits.append(int(file.read_text()))
+            limits.append(int((group / ("memory.limit_in_bytes" if older else "memory.max")).read_text()))
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     least = min(limits, default=machine)
     return least if least < machine else None
@@ -143,19 +144,19 @@ def keep_all_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def _memory_limits(cgroup: Path, own: Path) -> Iterator[Path]:
-    """Of this process's groups and of all around them. In a container, where paths are the host's, that of
-    the root is the container's own."""
-    yield from (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes")
+def _groups(controller: str, cgroup: Path, own: Path) -> Iterator[tuple[Path, bool]]:
+    """The folders of this process's groups and of all around them, and whether each is of version 1. In a
+    container, where paths are the host's, the root is the container's own."""
+    yield from ((cgroup, False), (cgroup / controller, True))
     with contextlib.suppress(OSError):
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            older = "memory" in controllers.split(",")
+            older = controller in controllers.split(",")
             if controllers and not older:
                 continue
-            root, name = (cgroup / "memory", "memory.limit_in_bytes") if older else (cgroup, "memory.max")
+            root = cgroup / controller if older else cgroup
             group = PurePosixPath(path.lstrip("/"))
-            yield from (root / part / name for part in (group, *group.parents))
+            yield from ((root / part, older) for part in (group, *group.parents))
 
 
 def _numbers(files: Iterator[tuple[str, Path]]) -> Iterator[tuple[str, int]]:
@@ -165,18 +166,26 @@ def _numbers(files: Iterator[tuple[str, Path]]) -> Iterator[tuple[str, int]]:
             yield name, int(file.read_text())
 
 
-def _quota_v2(cgroup: Path) -> float | None:
+def _cpu_quotas(cgroup: Path, own: Path) -> Iterator[float]:
+    """In cores."""
+    for group, older in _groups("cpu", cgroup, own):
+        quota = _quota_v1(group) if older else _quota_v2(group)
+        if quota:
+            yield quota
+
+
+def _quota_v2(group: Path) -> float | None:
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (group / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
 
 
-def _quota_v1(cgroup: Path) -> float | None:
+def _quota_v1(group: Path) -> float | None:
     try:
-        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
-        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+        quota = int((group / "cpu.cfs_quota_us").read_text())
+        period = int((group / "cpu.cfs_period_us").read_text())
         return quota / period if quota > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

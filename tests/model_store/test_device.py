@@ -125,6 +125,38 @@ def test_an_unlimited_v2_group_does_not_hide_a_v1_quota(tmp_path: Path) -> None:
     assert usable_cpus(tmp_path) == 1
 
 
+@pytest.mark.skipif(not LINUX or ALL < 2, reason="needs Linux and two CPUs")
+@pytest.mark.parametrize(
+    ("files", "groups", "cores"),
+    [
+        # A service of systemd with CPUQuota=: its own group, or one around it.
+        ({"cpu.max": "max 100000", "a/b/cpu.max": "100000 100000"}, "0::/a/b\n", 1),
+        ({"a/cpu.max": "100000 100000", "a/b/cpu.max": "6400000 100000"}, "0::/a/b\n", 1),
+        ({"a/b/cpu.max": "max 100000"}, "0::/a/b\n", ALL),
+        ({"other/cpu.max": "100000 100000"}, "0::/a\n", ALL),
+        # Version 1, where memory has a group of its own.
+        (
+            {"cpu/a/cpu.cfs_quota_us": "100000", "cpu/a/cpu.cfs_period_us": "100000"},
+            "4:memory:/b\n2:cpu,cpuacct:/a\n0::/\n",
+            1,
+        ),
+        (
+            {"cpu/a/cpu.cfs_quota_us": "100000", "cpu/a/cpu.cfs_period_us": "100000"},
+            "4:memory:/a\n2:cpu,cpuacct:/b\n",
+            ALL,
+        ),
+    ],
+)
+def test_the_least_quota_of_the_groups_around_counts(
+    tmp_path: Path, files: dict[str, str], groups: str, cores: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "groups").write_text(groups)
+    assert usable_cpus(tmp_path, tmp_path / "groups") == cores
+
+
 # Decodes a picture whose buffers glibc would return and fetch anew each time; prints page faults a picture.
 DECODING = """
 import io, resource, sys
