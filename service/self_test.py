@@ -19,6 +19,8 @@ from model_store.store import ModelStore
 
 log = logging.getLogger(__name__)
 
+_NOT_TRIED = Verdict("untested", f"it did not pass on {CPU}")
+
 
 @dataclass(frozen=True, slots=True)
 class Tested:
@@ -85,12 +87,14 @@ def tested(store: ModelStore, state_dir: Path) -> Tested:
 def _complete(
     store: ModelStore, known: dict[Subject, Verdict], marks: Iterable[Subject]
 ) -> dict[Subject, Verdict]:
-    """What is known, and verdicts on the rest: of other providers where the CPU's passed."""
+    """What is known, and verdicts on the rest. Other providers are tried where the CPU's passed; where it did
+    not, they are untested, so that none runs for the first time in the process that serves."""
     missing = [subject for subject in marks if subject not in known]
     found = known | _test(store, [subject for subject in missing if subject.provider == CPU])
     sound = {(s.task, s.variant) for s, verdict in found.items() if verdict.outcome == "passed"}
-    others = [s for s in missing if s.provider != CPU and (s.task, s.variant) in sound]
-    return found | _test(store, others)
+    others = [s for s in missing if s.provider != CPU]
+    barred = {s: _NOT_TRIED for s in others if (s.task, s.variant) not in sound}
+    return found | barred | _test(store, [s for s in others if s not in barred])
 
 
 def _test(store: ModelStore, subjects: list[Subject]) -> dict[Subject, Verdict]:

@@ -15,7 +15,7 @@ from bench.random_store import IDS
 from bench.server import RunningServer, running_server
 from model_store import profile
 from model_store.device import cpu_model
-from model_store.runtime import RUNTIME_VERSION
+from model_store.runtime import CPU, RUNTIME_VERSION
 from model_store.store import ModelStore
 from service import preflight, self_test
 from tests.service import pictures
@@ -154,8 +154,11 @@ def test_without_a_child_everything_serves_untested_and_the_log_says_so(
     own_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "none"))
+    monkeypatch.setattr(self_test, "accelerators", lambda: {OTHER: "1.0"})
     found = self_test.tested(ModelStore(own_store), tmp_path / "state")
     assert [found.problem("imagenet", name) for name in IDS] == [None] * 3
+    # On the CPU's provider, that is: what nobody tried is not tried by the server.
+    assert [found.barred("imagenet", name) for name in IDS] == [{CPU, OTHER}] * 3
     assert caplog.text.count("serves without a self-test: no process can be started for it") == 3
     assert not remembered(tmp_path / "state")
 
