@@ -24,7 +24,7 @@ def open_agreeing(
     provider: str,
     *,
     resolution: int,
-    head: Head = "classification",
+    head: Head,
     threads: int = 1,
     callers: int = 1,
 ) -> OnnxSession:

@@ -270,7 +270,8 @@ def _ended(refused: list[str], count: int) -> int:
 
 def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles]]:
     """Of one variant: by the CPU provider, and by the others that are installed and agree with it."""
-    manifest, reference = open_variant(store, store.task(v.task), v.id)
+    task = store.task(v.task)
+    manifest, reference = open_variant(store, task, v.id)
     yield CPU, profiling.measure_inference(reference, manifest.resolution)
     if not isinstance(reference, OnnxSession):
         return
@@ -278,8 +279,9 @@ def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles
         model = store.open(v.task, v.id)[1]
         try:
             session = open_agreeing(
-                model, reference, manifest.precision, provider, resolution=manifest.resolution
-            )
+                model, reference, manifest.precision, provider,
+                head=task.head, resolution=manifest.resolution,
+            )  # fmt: skip
         except ModelUnusable as error:
             print(f"{v.task}/{v.id}: {error}", file=sys.stderr)
         else:

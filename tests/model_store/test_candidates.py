@@ -63,7 +63,10 @@ def shifted(by: float) -> type[Other]:
 
 def opened(kind: type[Other], monkeypatch: pytest.MonkeyPatch, precision: Precision = "fp32") -> OnnxSession:
     monkeypatch.setattr(candidates, "OnnxSession", kind)
-    return open_agreeing(MODEL, Reference(MODEL), precision, OTHER, resolution=128, threads=2, callers=3)
+    return open_agreeing(
+        MODEL, Reference(MODEL), precision, OTHER,
+        head="classification", resolution=128, threads=2, callers=3,
+    )  # fmt: skip
 
 
 def test_one_that_agrees_is_made_for_its_threads_and_callers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,15 @@ import pytest
 from PIL import Image
 
 from bench import random_store
-from model_store import cli, published, tasks
+from model_store import build, cli, commands, published, tasks
 from model_store.architecture import MobileNetSpec
 from model_store.imaging import decode
 from model_store.manifest import Accuracy, Preprocessing
-from model_store.runtime import OnnxSession
+from model_store.runtime import ModelUnusable, OnnxSession
 from model_store.sources import OFFICIAL_CHECKPOINTS
 from model_store.store import ModelStore
 from tests.model_store.console import Console, command_line, program, without_privileges
+from tests.model_store.training.networks import random_trained
 from tests.model_store.weight_files import write_keras
 from tests.networks import RandomNetwork
 
@@ -418,6 +419,26 @@ def test_profile_gives_each_variants_latency_on_this_device(root: Path, console:
     (row,) = [line.split() for line in out[2:]]
     assert row[:3] == ["imagenet", ID, "CPUExecutionProvider"]
     assert 0 < float(row[3]) <= float(row[4])
+
+
+def test_profile_compares_providers_as_the_tasks_answers_are(
+    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a face 41 distributions, which taken for one are far apart for nothing."""
+    store = ModelStore(tmp_path / "faces")
+    task = tasks.ensure_task(store, "faces")
+    provenance = build.Provenance(build.TRAINED_FORMAT, "trained.npz", "0" * 64, tasks.FACES_LICENCE)
+    build.install_trained(store, task, random_trained(0.25, (128,)).rounded(), provenance, measured={})
+    heads = []
+
+    def unusable(*_: object, head: str = "classification", **__: object) -> None:
+        heads.append(head)
+        raise ModelUnusable("not here")
+
+    monkeypatch.setattr(commands, "accelerators", lambda: {"OtherExecutionProvider": "1.0"})
+    monkeypatch.setattr(commands, "open_agreeing", unusable)
+    console("profile", "--store", store.root)
+    assert heads == ["attributes"]
 
 
 def test_profile_names_a_damaged_variant_and_reports_the_others(

@@ -54,7 +54,9 @@ def models() -> dict[Precision, bytes]:
 def test_it_agrees_with_the_cpu_provider(precision: Precision, models: dict[Precision, bytes]) -> None:
     model = models[precision]
     reference = OnnxSession(model)
-    session = open_agreeing(model, reference, precision, OPENVINO, resolution=RESOLUTION)
+    session = open_agreeing(
+        model, reference, precision, OPENVINO, head="classification", resolution=RESOLUTION
+    )
     assert session.provider == OPENVINO
     images = pictures(3)
     together = session.run(images)
