@@ -1,8 +1,12 @@
 """Arrows between the rooms go down only, and three libraries have one importer each."""
 
 import ast
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -108,6 +112,15 @@ def test_decoders_and_the_runtime_have_one_importer_each() -> None:
     assert _using(files, "PIL") == {"model_store/imaging.py"}
     assert _using(files, "simplejpeg") == {"model_store/jpeg.py"}
     assert _using(files, "onnxruntime") == {"model_store/runtime.py"}
+
+
+def test_the_service_declares_what_it_imports() -> None:
+    """What comes along with another dependency comes in any version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {Requirement(text).name for text in project["dependencies"]}
+    imported = {name.partition(".")[0] for names in _package("service").values() for name in names}
+    foreign = imported - sys.stdlib_module_names - {"service", "model_store"}
+    assert {name.replace("_", "-") for name in foreign} <= declared
 
 
 def test_only_training_knows_what_trains() -> None:
