@@ -200,6 +200,8 @@ def _model(service: Service, name: str) -> tuple[TaskCatalog, LoadedVariant | No
             return task, variant
     if any(refused.id == name for refused in catalog.refused):
         raise errors.NotReady(f"the variant {name!r} cannot serve; GET /v1/variants says why")
+    if service.phase == "failed":
+        service.check_ready()  # nothing is known of models then
     known = ", ".join([*tasks, *sorted({v.id for v in catalog.variants()})])
     raise errors.NotFound(f"there is no model {name!r}; known: {known or 'none'}")
 

@@ -15,6 +15,7 @@ from model_store.imaging import decode
 from model_store.manifest import Preprocessing
 from model_store.store import ModelStore
 from tests.service import pictures
+from tests.service.test_start import wait_until_it_has_failed
 
 PICTURE = pictures.encode("JPEG", 640, 480)
 SMALL = IDS[2]
@@ -260,6 +261,13 @@ def test_an_empty_store_is_live_and_not_ready(tmp_path: Path) -> None:
         assert (ready.status_code, ready.json()) == (503, {"ready": False})
         model = httpx.get(f"{server.base_url}/v2/models/imagenet/ready")
         assert (model.status_code, model.json()) == (503, {"name": "imagenet", "ready": False})
+        wait_until_it_has_failed(server.base_url)
+        answers = [
+            httpx.get(f"{server.base_url}/v2/models/imagenet"),
+            httpx.post(f"{server.base_url}/v2/models/imagenet/infer", json=_encoded()),
+        ]
+        assert [each.status_code for each in answers] == [503, 503]
+        assert all("could not start" in each.json()["error"] for each in answers)
 
 
 def test_a_picture_in_the_protocol_counts_for_the_operator(server: RunningServer) -> None:
