@@ -1,5 +1,6 @@
 """What the running service holds, from starting over ready to draining."""
 
+import contextlib
 import fcntl
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -215,21 +216,21 @@ def _device_profile(catalog: Catalog, store: ModelStore, workers: int, state_dir
     profile = _complete(profiling.load(path), catalog)
     if profile is not None:
         return profile
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        with (state_dir / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            profile = _complete(profiling.load(path), catalog)
-            if profile is None:
-                profile = _measure(catalog, store, workers)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # which saving tells of
+            state_dir.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context((state_dir / ".lock").open("w")), fcntl.LOCK_EX)
+        profile = _complete(profiling.load(path), catalog)
+        if profile is None:
+            profile = _measure(catalog, store, workers)
+            try:
                 profiling.save(path, profile)
-            return profile
-    except OSError as error:
-        log.warning(
-            "the state directory %s cannot be written (%s): latencies are measured at every start",
-            state_dir, error.strerror,
-        )  # fmt: skip
-        return _measure(catalog, store, workers)
+            except OSError as error:
+                log.warning(
+                    "the state directory %s cannot be written (%s): latencies are measured at every start",
+                    state_dir, error.strerror,
+                )  # fmt: skip
+        return profile
 
 
 def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile | None:

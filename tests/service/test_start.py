@@ -17,8 +17,12 @@ import uvicorn
 
 from bench.random_store import IDS
 from bench.server import RunningServer, running_server
+from model_store import atomic
+from model_store.profile import DeviceProfile
+from model_store.store import ModelStore
 from service import errors, state
 from service.app import create_app
+from service.catalog import Catalog
 from service.server import _Server
 from service.settings import Settings
 from service.state import Service
@@ -107,6 +111,28 @@ def test_a_state_directory_that_cannot_be_written_only_costs_time(own_store: Pat
     with running_server(own_store, tmp_path / "file" / "state", log=log) as server:
         assert httpx.post(f"{server.base_url}/v1/classify", content=GOOD).status_code == 200
     assert "cannot be written" in log.read_text()
+
+
+def test_a_profile_that_cannot_be_saved_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk, where the lock can be had."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    found = DeviceProfile(device="test", inference={})
+    measured = []
+
+    def measure(*arguments: object) -> DeviceProfile:
+        measured.append(arguments)
+        return found
+
+    monkeypatch.setattr(state, "_measure", measure)
+    monkeypatch.setattr(atomic, "write", full)
+    profile = state._device_profile(Catalog({}, ()), ModelStore(tmp_path), 1, tmp_path / "state")
+    assert (profile, len(measured)) == (found, 1)
+    assert "cannot be written (No space left on device)" in caplog.text
 
 
 def test_without_threads_for_its_workers_it_fails_and_says_so(
