@@ -295,11 +295,8 @@ def _answers(model: bytes, task: TaskManifest, resolution: int) -> dict[str, str
 
 
 def _sha256(path: Path) -> str:
-    """Of the file; of a TensorFlow.js model, `model.json` and its shards in the order of their names."""
-    files = [path]
-    if path.is_dir() or path.suffix == ".json":
-        folder = path if path.is_dir() else path.parent
-        files = [folder / "model.json", *sorted(folder.glob("*shard*"))]
+    """Of the file; of a TensorFlow.js model, its JSON and its shards in the order of their names."""
+    files = tfjs.files(path) if path.is_dir() or path.suffix.lower() == ".json" else [path]
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -41,6 +41,14 @@ def load(path: Path) -> NetworkWeights:
     )
 
 
+def files(path: Path) -> list[Path]:
+    """The JSON of a model that `load` has read, and the shards that it names in the order of their names."""
+    if path.is_dir():
+        path = path / "model.json"
+    manifest = json.loads(path.read_bytes())["weightsManifest"]
+    return [path, *sorted({path.parent / name for group in manifest for name in group["paths"]})]
+
+
 def read_manifest(manifest: list[dict[str, Any]], folder: Path) -> dict[str, npt.NDArray[np.generic]]:
     """Every tensor of a weights manifest by name, quantised ones as float32.
 

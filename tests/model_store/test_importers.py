@@ -1,5 +1,6 @@
 """One random network in every published format: the same weights, and the reference's answers."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from model_store import build
+from model_store import build, tasks
 from model_store.graph import build_classifier
 from model_store.runtime import OnnxSession
+from model_store.store import ModelStore
 from model_store.weights import SYMMETRIC_SCALING, NetworkWeights
 from tests.model_store.tflite_files import Scaling, quantize, write_tflite
 from tests.model_store.weight_files import write_frozen, write_keras, write_tfjs
@@ -166,6 +168,24 @@ def test_tfjs_may_be_named_by_its_folder(network: RandomNetwork, tmp_path: Path)
     path = write_tfjs(tmp_path / "tfjs", network)
     assert len(list(path.parent.glob("*shard*"))) > 3
     np.testing.assert_array_equal(load(path.parent).layers[0].kernel, load(path).layers[0].kernel)
+
+
+def test_tfjs_may_have_any_name_and_its_hash_is_of_the_files_that_it_names(
+    network: RandomNetwork, tmp_path: Path
+) -> None:
+    path = write_tfjs(tmp_path / "tfjs", network)
+    store = ModelStore(tmp_path / "store")
+    task = tasks.ensure_task(store, "imagenet")
+
+    def sha256(path: Path) -> str:
+        found = build.install_file(store, task, path, resolution=None, location="here", licence="none")
+        return found.origin.sha256
+
+    parts = [path, *sorted(path.parent.glob("*shard*"))]
+    expected = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    assert sha256(path) == sha256(path.parent) == expected
+    (path.parent / "another-shard").write_bytes(b"of another model")
+    assert sha256(path.rename(path.with_name("mobilenet.JSON"))) == expected
 
 
 def test_keras_weights_without_a_configuration(tmp_path: Path) -> None:
