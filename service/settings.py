@@ -104,5 +104,9 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 
 def _default_state_dir(environment: Mapping[str, str]) -> Path:
+    """Raises SettingsError where it would be in a home directory, and there is none."""
     base = environment.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "mobilenet-service"
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "state") / "mobilenet-service"
+    except RuntimeError:  # as for a user that the system does not know
+        raise SettingsError("there is no home directory to keep state in; set MOBILENET_STATE_DIR") from None

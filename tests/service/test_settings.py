@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service.__main__ import main
 from service.settings import Settings, SettingsError, check_environment
 from service.settings_table import settings_table
 
@@ -45,3 +46,21 @@ def test_known_and_foreign_variables_pass(name: str, value: str) -> None:
 def test_an_unknown_variable_is_named_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"MOBILENET_QUEUE_LENGHT.*MOBILENET_QUEUE_LENGTH"):
         check_environment({"MOBILENET_QUEUE_LENGHT": "3"})
+
+
+def test_without_a_home_the_state_directory_has_to_be_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for a user that the system does not know, in a container."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_STATE_HOME", "MOBILENET_STATE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert main([]) == 2
+    told = capsys.readouterr().err
+    assert told == "mobilenet-service: there is no home directory to keep state in; set MOBILENET_STATE_DIR\n"
+    monkeypatch.setenv("MOBILENET_STATE_DIR", "/state")
+    assert Settings().state_dir == Path("/state")
