@@ -62,6 +62,15 @@ def test_those_that_waited_too_long_for_others_are_not_run() -> None:
     asyncio.run(go())
 
 
+def test_a_budget_that_is_too_small_is_told_what_inference_takes_at_least() -> None:
+    """Not with the time that went into sending it, nor what almost all take."""
+    pair = InputTensor(name="image", shape=[2, 1, 1, 3], datatype="UINT8", data=[1, 2, 3] * 2)
+    sent = now_ms() - 1000
+    with pytest.raises(errors.BudgetInfeasible) as refused:
+        asyncio.run(RawRuns().run(SCHEDULER, variant(Session()), pair, sent, 30.0))
+    assert refused.value.extra["fastest_ms"] == 40
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux")
 def test_a_variant_is_loaded_at_the_usual_priority_and_runs_at_the_lowest(store_dir: Path) -> None:
     """Who loads one keeps others from loading theirs, and at the lowest priority that lasts."""
