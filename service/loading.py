@@ -62,6 +62,12 @@ def load_catalog(
         except StoreError as error:
             log.error("task %s is left out: %s", name, error)
             continue
+        if manifest.head == "detection" and detectors:
+            first = detectors[0].manifest.task
+            refused.extend(
+                _second(store, name, f"the detectors of {first} are used; remove one of the tasks")
+            )
+            continue
         loaded = list(_load_variants(store, manifest, tested, refused, residency))
         if manifest.head == "detection":
             detectors = _detectors(loaded)
@@ -72,6 +78,10 @@ def load_catalog(
     for r in refused:
         log.error("variant %s of %s is refused: %s", r.id, r.task, r.problem)
     return Catalog(tasks, tuple(refused), detectors)
+
+
+def _second(store: ModelStore, task: str, problem: str) -> list[RefusedVariant]:
+    return [RefusedVariant(task, v.id, problem, v.manifest) for v in store.variants(task)]
 
 
 def _load_variants(

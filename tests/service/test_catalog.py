@@ -10,6 +10,7 @@ import pytest
 import model_store.candidates
 import service.catalog
 from bench.random_store import IDS
+from model_store import build, tasks
 from model_store.manifest import VariantManifest
 from model_store.profile import Quantiles
 from model_store.runtime import CPU, ModelUnusable, OnnxSession
@@ -17,6 +18,7 @@ from model_store.store import ModelStore, StoreError
 from service import state
 from service.catalog import Catalog
 from service.loading import load_catalog
+from tests.detectors import random_detector
 
 
 def threads_of(catalog: Catalog) -> list[tuple[str, int]]:
@@ -75,6 +77,23 @@ def test_a_second_session_that_cannot_be_made_costs_only_its_plan(
     assert threads_of(found) == [(name, 1) for name in IDS]
     assert not found.refused
     assert "one thread only: it is being replaced" in caplog.text
+
+
+def test_of_two_tasks_that_detect_the_second_is_refused_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last one took the place of the other, and nothing said so."""
+    store = ModelStore(tmp_path)
+    provenance = build.Provenance("random", "nowhere", "0" * 64, "none")
+    for name in ("a-detection", "b-detection"):
+        task = tasks.FACE_DETECTION.model_copy(update={"name": name})
+        store.install_task(task, ["face"], None)
+        build.install_detector(store, task, random_detector(), provenance, resolution=160)
+    found = load_catalog(store)
+    assert [detector.manifest.task for detector in found.detectors] == ["a-detection"]
+    (refused,) = found.refused
+    assert (refused.task, refused.id) == ("b-detection", found.detectors[0].id)
+    assert f"variant {refused.id} of b-detection is refused: the detectors of a-detection" in caplog.text
 
 
 OTHER = "OtherExecutionProvider"
