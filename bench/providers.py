@@ -87,7 +87,12 @@ def _compiled(model: bytes, resolution: int) -> Run:
     """By OpenVINO without ONNX Runtime, with the properties that the provider gets."""
     openvino: Any = importlib.import_module("openvino")
     core = openvino.Core()
-    properties = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+    properties = {
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     network = core.read_model(model)
     network.reshape([-1, resolution, resolution, 3])
     request = core.compile_model(network, "CPU", properties).create_infer_request()

@@ -83,7 +83,7 @@ class Workload:
     noise: Floats
 
 
-def workload(arrivals: Floats, seed: int, *, reject: bool = True) -> Workload:
+def workload(arrivals: Floats, seed: int) -> Workload:
     """Budgets drawn from `BUDGETS_MS`, decoding of photos, and log-normal noise of service."""
     rng = np.random.default_rng(seed)
     n = len(arrivals)

@@ -17,7 +17,6 @@ from model_store.sources import OFFICIAL_BASE_URL
 from model_store.store import ModelStore, StoreError
 
 DEFAULT_STORE = ".store"
-_FAILURES = commands.FAILURES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     except commands.UsageError as error:
         _fail(_text(error))
         return 2
-    except _FAILURES as error:
+    except commands.FAILURES as error:
         return _fail(_text(error))
     except KeyboardInterrupt:
         return _fail("interrupted")

@@ -1,6 +1,7 @@
-"""What each `model-store` command does; `cli.py` parses, this works and reports.
+"""What the `model-store` commands do that look at a store; `cli.py` parses, this works and reports.
 
-Those that fill the store are in `fill_commands.py`.
+Those that fill it are in `fill_commands.py`, those that carry variants to others in `delivery_commands.py`,
+those that train in `train_commands.py`.
 """
 
 import argparse

@@ -64,7 +64,7 @@ def fetch(
                 raise DownloadError(f"{url} answered {error.code} {error.reason}") from None
             reason = f"it answered {error.code}"
         except _GAVE_NOTHING as error:
-            reason = _reason(error)
+            reason = _reason(error, timeout_s)
         except ValueError as error:  # urllib's, before anything is sent
             raise DownloadError(f"{url!r} is no address to download from") from error
         if not answered:
@@ -179,9 +179,9 @@ def _copy(
     return done
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, timeout_s: float) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
-        return f"no answer in {TIMEOUT_S:.0f} s"
+        return f"no answer in {timeout_s:g} s"
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     return text or type(cause).__name__

@@ -233,11 +233,6 @@ class VariantManifest(_Manifest):
     def rho(self) -> float:
         return self.shape.spec().rho
 
-    @property
-    def official_top1(self) -> float:
-        """Published top-1 of the official checkpoint of this alpha, resolution and precision."""
-        return official_top1(self.alpha, self.resolution, self.precision)
-
     def with_measured(self, measured: AnyAccuracy) -> Self:
         """This manifest after an evaluation; a published accuracy stays what is quoted."""
         published = self.accuracy is not None and self.accuracy.source == "published"

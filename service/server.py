@@ -33,7 +33,7 @@ _INSISTING_S = 1.0
 
 def serve(settings: Settings, listening: socket.socket | None = None) -> int:
     """Serves until SIGTERM or SIGINT, on the settings' address or on a socket that is bound already. Exit
-    codes: 0 done, 1 the address cannot be had."""
+    codes: 0 done, 1 it never served, as where the address cannot be had."""
     if listening is None:
         try:
             listening = bind(settings)  # uvicorn would load everything first, and end with a code of its own

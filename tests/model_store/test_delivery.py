@@ -14,6 +14,7 @@ import pytest
 from bench import random_store
 from model_store import atomic, build, tasks, update
 from model_store.export import SUMS, edge_variants
+from model_store.manifest import official_top1
 from model_store.store import ModelStore
 from tests.detectors import random_detector
 from tests.model_store.console import Console
@@ -221,7 +222,7 @@ def test_edge_takes_four_along_the_frontier(tmp_path: Path, console: Console) ->
     chosen = edge_variants(manifests)
     assert len(chosen) == 4
     assert (chosen[0].id, chosen[-1].id) == ("mobilenet_v1_0.25_128_fp32", "mobilenet_v1_1.0_224_fp32")
-    tops = [m.official_top1 for m in chosen]
+    tops = [official_top1(m.alpha, m.resolution, m.precision) for m in chosen]
     assert tops == sorted(tops)  # by mult-adds, and each buys accuracy
     told = console.json("export", "--edge", tmp_path / "edge.tar", "--store", tmp_path / "store")
     assert told["variants"] == {"imagenet": [m.id for m in chosen]}
