@@ -13,7 +13,7 @@ import pytest
 from model_store.imaging import UInt8Array
 from model_store.profile import Quantiles
 from model_store.store import ModelStore
-from service import errors
+from service import errors, raw_runs
 from service.clock import now_ms
 from service.memory import MemoryBudget
 from service.metrics import Metrics
@@ -47,13 +47,17 @@ def niceness() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_those_that_waited_too_long_for_others_are_not_run() -> None:
+def test_those_that_waited_too_long_for_others_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(ms=0.0)
+    monkeypatch.setattr(raw_runs, "now_ms", lambda: clock.ms)
+
     async def go() -> None:
         runs, session = RawRuns(), Session()
-        first = asyncio.ensure_future(runs.run(SCHEDULER, variant(session), PIXEL, now_ms(), None))
+        first = asyncio.ensure_future(runs.run(SCHEDULER, variant(session), PIXEL, 0.0, None))
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(runs.run(SCHEDULER, variant(session), PIXEL, now_ms(), 100.0))
-        await asyncio.sleep(0.2)
+        second = asyncio.ensure_future(runs.run(SCHEDULER, variant(session), PIXEL, 0.0, 100.0))
+        await asyncio.sleep(0)  # it waits for the first
+        clock.ms = 200.0
         session.ends.set()
         assert cast(Any, (await first).scores) == "scores"
         with pytest.raises(errors.DeadlineExceeded):

@@ -48,13 +48,19 @@ class Task:
         return Ran(name, variant, assignment.expected, 0.0, assignment.expected.inference_ms)
 
 
-class SlowToWake(threading.Condition):
-    """As where other threads hold the interpreter when this one is told."""
+class Watched(threading.Condition):
+    """Says when a thread waits. One that was told goes on when the test lets it, as where other threads hold
+    the interpreter."""
+
+    def __init__(self, of: threading.Condition) -> None:
+        super().__init__(cast(Any, of)._lock)
+        self.waits, self.goes_on = threading.Event(), threading.Event()
 
     def wait(self, timeout: float | None = None) -> bool:
+        self.waits.set()
         woken = super().wait(timeout)
         self.release()
-        threading.Event().wait(0.3)
+        assert self.goes_on.wait(20)
         self.acquire()
         return woken
 
@@ -62,23 +68,28 @@ class SlowToWake(threading.Condition):
 def test_one_that_comes_while_another_is_about_to_run_ahead_finds_the_idle_worker() -> None:
     dispatcher = Dispatcher(estimates(1000), 1, max_length=10, max_bytes=100, preempts=True)
     scheduler = Scheduler(dispatcher, Metrics())
-    scheduler._hurried = SlowToWake(cast(Any, scheduler._changed)._lock)
+    changed, hurries = Watched(scheduler._changed), Watched(scheduler._changed)
+    scheduler._changed, scheduler._hurried = changed, hurries
+    changed.goes_on.set()
     scheduler.start()
 
     async def go() -> None:
         relaxed, hurried, third = Task(ends=False), Task(), Task()
+        assert await asyncio.to_thread(hurries.waits.wait, 5)
         first = asyncio.ensure_future(scheduler.run(Submission(relaxed, now_ms(), 1e6, False)))
         assert await asyncio.to_thread(relaxed.started.wait, 5)
         second = asyncio.ensure_future(scheduler.run(Submission(hurried, now_ms(), 12_000, True)))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
         assert dispatcher.hurries
+        changed.waits.clear()
         relaxed.ends.set()
         await first
-        await asyncio.sleep(0.1)  # until the worker waits
+        assert await asyncio.to_thread(changed.waits.wait, 5)
         assert dispatcher.hurries
         last = scheduler.run(Submission(third, now_ms(), None, False))
         outcome = await asyncio.wait_for(last, 5)
         assert outcome.result == "inference-0"
+        hurries.goes_on.set()
         assert (await second).result == "inference-ahead"
 
     asyncio.run(go())
