@@ -22,6 +22,7 @@ PLATFORM = "onnxruntime_onnx"
 INPUT, OUTPUT = "image", "scores"
 # Parsing holds the interpreter, so no more values than the largest batch has (and a little around it).
 _MAX_VALUES = MAX_BATCH * 224 * 224 * 3 + 1000
+_MAX_OBJECTS = 100  # of JSON, each of which takes hundreds of bytes for three
 _ENCODED_SHAPES = ([1], [1, 1])  # clients write a list of one string either way
 
 
@@ -120,6 +121,8 @@ def parse(body: bytes) -> InferRequest:
         raise errors.InvalidParameter(
             "inputs", f"the body has more values than {MAX_BATCH} pictures; send fewer"
         )
+    if body.count(b"{") > _MAX_OBJECTS:
+        raise errors.InvalidParameter("inputs", f"the body has more than {_MAX_OBJECTS} objects")
     try:
         return InferRequest.model_validate_json(body)
     except ValidationError as error:
@@ -156,16 +159,17 @@ def check_shape(tensor: InputTensor, resolution: int) -> None:
 
 def raw_pictures(tensor: InputTensor) -> UInt8Array:
     """uint8 of the tensor's shape. Raises InvalidParameter for other counts and values."""
-    try:
-        values = np.array(tensor.data)
-    except ValueError:  # ragged, or nested too deep
-        raise errors.InvalidParameter(INPUT, "data is nested unevenly") from None
+    # Of objects: of texts numpy would make an array in which all are as long as the longest.
+    values = np.array(tensor.data, dtype=object)
+    kinds = set(map(type, values.ravel()))
+    if list in kinds:
+        raise errors.InvalidParameter(INPUT, "data is nested unevenly")
     if values.size != math.prod(tensor.shape):
         expected = math.prod(tensor.shape)
         raise errors.InvalidParameter(
             INPUT, f"data has {values.size} values; shape {tensor.shape} has {expected}"
         )
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
+    if kinds != {int} or values.min() < 0 or values.max() > 255:
         raise errors.InvalidParameter(INPUT, "UINT8 data are whole numbers from 0 to 255")
     return values.astype(np.uint8).reshape(tensor.shape)
 

@@ -114,8 +114,12 @@ async def _image_part(request: Request, body: bytes) -> bytes:
         form = await parser.parse()
         if not parser.ended:
             raise MultiPartException("it ends before its closing boundary")
-    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
-        detail = error.message if isinstance(error, MultiPartException) else "no boundary is given"
+    except (MultiPartException, LookupError, UnicodeError) as error:
+        detail = "its texts are in a wrong or unknown encoding"
+        if isinstance(error, MultiPartException):
+            detail = error.message
+        elif isinstance(error, KeyError):
+            detail = "no boundary is given"
         raise errors.MalformedRequest(f"the multipart body cannot be parsed: {detail}") from None
     try:
         parts = [part for part in form.getlist(_PART) if isinstance(part, UploadFile)]

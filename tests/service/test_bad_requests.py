@@ -103,6 +103,10 @@ MULTIPART = [
     _form("text in the part", 415, "unsupported-media-type", "another type",
           _multipart(_part("image", b"text"))),
     _form("no parts", 422, "invalid-parameter", "none", _multipart()),
+    *(_form(f"encoding {name}", 400, "malformed-request", "encoding",
+            (_multipart(_part("image", GOOD))[0],
+             {"Content-Type": f"multipart/form-data; boundary=xyz; charset={name}"}))
+      for name in ("undefined", "punycode")),
     _form("empty body", 400, "malformed-request", "multipart",
           (b"", {"Content-Type": "multipart/form-data; boundary=xyz"})),
 ]  # fmt: skip

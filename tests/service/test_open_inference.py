@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from bench.server import RunningServer, running_server
 from model_store.imaging import decode
 from model_store.manifest import Preprocessing
 from model_store.store import ModelStore
+from service import errors
+from service.open_inference import InputTensor, raw_pictures
 from tests.service import pictures
 from tests.service.test_start import wait_until_it_has_failed
 
@@ -176,6 +179,8 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("text for numbers", SMALL, _raw(_pixels().astype(str)), 422, "0 to 255"),
     ("a number past 64 bits", SMALL, _raw(_pixels(), data=[1 << 70] * SIDE * SIDE * 3), 422, "0 to 255"),
     ("more values than a batch has", SMALL, _raw(_pixels(), data=[0] * 1_300_000), 413, "2000000"),
+    ("objects", "imagenet", _encoded(parameters={"a": [{}] * 200}), 422, "100 objects"),
+    ("nested without end", SMALL, _raw(_pixels(), data=json.loads("[" * 150 + "1" + "]" * 150)), 422, ""),
     ("unknown tier", "imagenet", _wished(tier="warp"), 422, "realtime"),
     ("tier and budget", "imagenet", _wished(tier="relaxed", latency_budget_ms=5), 422, "not both"),
     ("no positive budget", "imagenet", _wished(latency_budget_ms=0), 422, "greater than 0"),
@@ -212,6 +217,18 @@ def test_a_bad_request_is_refused_in_the_form_of_the_protocol(
     assert says in answer.json()["error"]
     assert answer.headers["content-type"] == "application/json"
     assert client.get("/livez").status_code == 200
+
+
+def test_a_long_text_among_numbers_does_not_make_them_all_as_long() -> None:
+    data = ["x" * 1_000_000, *range(99)]
+    tensor = InputTensor(name="image", shape=[1, 100, 1, 1], datatype="UINT8", data=data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(errors.InvalidParameter, match="0 to 255"):
+            raw_pictures(tensor)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xd8\xff\xe0", b"[" * 100_000])
