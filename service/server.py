@@ -10,20 +10,14 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service import errors
 from service.app import create_app
-from service.middleware import REQUEST_ID, new_request_id
-from service.responses import problem_response
+from service.protocol import KEEP_ALIVE_S, Protocol
 from service.settings import Settings
 from service.state import Service
 
 log = logging.getLogger(__name__)
 
-# Longer than proxies and clients keep idle connections (60 s is common): whoever closes first must be the one
-# who sends, or a request meets a connection that is just being closed.
-_KEEP_ALIVE_S = 75
 # What is under way when it is to end is answered; what takes longer than that is given up, before whoever
 # runs containers loses patience (30 s in docker-compose.yml).
 _ENDING_S = 25
@@ -81,24 +75,11 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
-        http=_Protocol,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        http=Protocol,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=_ENDING_S,
         proxy_headers=False,  # nothing here asks who the client is
     )
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which tells what is not HTTP as a problem too."""
-
-    def send_400_response(self, msg: str) -> None:
-        problem = errors.MalformedRequest("this is not an HTTP request that can be parsed")
-        request_id = new_request_id()
-        response = problem_response(problem, request_id)
-        headers = [*response.raw_headers, (REQUEST_ID, request_id.encode()), (b"connection", b"close")]
-        lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers)]
-        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
-        self.transport.close()
 
 
 class _Server(uvicorn.Server):

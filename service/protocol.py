@@ -1,0 +1,110 @@
+"""HTTP/1.1 as uvicorn speaks it, with limits to what a connection may hold, and errors as problems."""
+
+import asyncio
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service import errors
+from service.middleware import REQUEST_ID, new_request_id
+from service.responses import problem_response
+
+# Longer than proxies and clients keep idle connections (60 s is common): whoever closes first must be the one
+# who sends, or a request meets a connection that is just being closed. A head has to come as soon.
+KEEP_ALIVE_S = 75
+_LARGEST_HEAD = 64 << 10  # bytes, and what is read with its end
+_MOST_PIPELINED = 256  # requests on one connection whose turn has not come
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's sets no limits to heads, to how long they take, and to pipelines; and it takes the body of a
+    request that offers an upgrade for what would follow the upgrade."""
+
+    _unparsed = 0  # bytes since the last head or part of a body
+    _in_head = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._limit_wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_wait()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._unparsed += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        else:
+            if self._unparsed > _LARGEST_HEAD:
+                self._refuse(errors.MalformedRequest(f"the head has more than {_LARGEST_HEAD} bytes"))
+            elif self._in_head:
+                self._limit_wait()
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._unparsed, self._in_head = 0, False
+        self._end_wait()
+        if self._offers_upgrade():
+            return  # it comes again without
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise ValueError("too many requests wait on one connection")  # the parser stops, and it is 400
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unparsed = 0
+        if not self._offers_upgrade():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(errors.MalformedRequest("this is not an HTTP request that can be parsed"))
+
+    def _offers_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """As RFC 9110 (7.8) allows: the same request without the offer, which HTTP/2's clients make."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            return
+        lines = [
+            name + b": " + (b"close" if name == b"connection" else value)
+            for name, value in self.headers
+            if name not in (b"upgrade", b"http2-settings")
+            and (name != b"connection" or b"close" in value.lower())
+        ]
+        head = b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *lines, b"", b""])
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
+
+    def _limit_wait(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+
+    def _end_wait(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, problem: errors.Problem) -> None:
+        """The connection ends with it: where the next request would begin is not known."""
+        request_id = new_request_id()
+        response = problem_response(problem, request_id)
+        headers = [*response.raw_headers, (REQUEST_ID, request_id.encode()), (b"connection", b"close")]
+        status = b"HTTP/1.1 %d %s" % (problem.status, problem.title.encode())
+        lines = [status, *(name + b": " + value for name, value in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        self.transport.close()

@@ -1,0 +1,140 @@
+"""Connections of all kinds against a small application on uvicorn, in this process."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+
+from service import protocol
+from service.server import bind
+from service.settings import Settings
+
+Ask = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def ask(talk: Ask) -> None:
+    async def go() -> None:
+        bound = bind(Settings(port=0))
+        config = uvicorn.Config(
+            echo, http=protocol.Protocol, log_config=None, lifespan="off", timeout_keep_alive=30
+        )
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve(sockets=[bound]))
+        while not server.started:  # noqa: ASYNC110  (a flag is all that tells)
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(*bound.getsockname()[:2])
+        try:
+            await asyncio.wait_for(talk(reader, writer), 20)
+        finally:
+            writer.close()
+            server.should_exit = True
+            await running
+
+    asyncio.run(go())
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    found = b""
+    try:
+        while part := await reader.read(1 << 16):
+            found += part
+    except ConnectionError:
+        pass
+    return found
+
+
+@pytest.mark.parametrize("connection", [b"Upgrade, HTTP2-Settings", b"upgrade, close"])
+def test_an_offer_of_http2_is_ignored_and_the_body_is_read(connection: bytes) -> None:
+    """As Java's client and `curl --http2` make it."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+            % connection
+        )
+        writer.write(head + b"Content-Length: 11\r\n\r\nhello")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b" world")
+        assert (await reader.readuntil(b"hello world")).startswith(b"HTTP/1.1 200")
+        if b"close" in connection:
+            assert await reader.read() == b""
+        else:
+            writer.write(GET)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    ask(talk)
+
+
+@pytest.mark.parametrize("line", [b"x: y\r\n", b"x" * 1000], ids=["short lines", "a long one"])
+def test_a_head_that_does_not_end_is_refused(line: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET[:-2] + line * (1_000_000 // len(line)))
+        answer = await until_closed(reader)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert "65536" in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
+
+    ask(talk)
+
+
+def test_a_large_body_in_many_parts_is_no_head() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await reader.readexactly(100_000) == b"x" * 100_000
+
+    ask(talk)
+
+
+def test_some_requests_may_wait_on_a_connection_and_not_thousands() -> None:
+    async def some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET * 200)
+        for _ in range(200):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    async def thousands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET * 5000)
+        answers = await until_closed(reader)
+        assert b"HTTP/1.1 400 " in answers
+        assert answers.count(b"HTTP/1.1 200") < 5000
+
+    ask(some)
+    ask(thousands)
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:20], GET + GET[:20]], ids=["nothing", "half", "one and a half"])
+def test_who_sends_no_whole_head_is_not_kept(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 0.3)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        assert (await until_closed(reader)).count(b"HTTP/1.1 200") == sent.count(GET)
+
+    ask(talk)
+
+
+def test_what_is_no_http_is_told_as_a_problem() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+        head, _, body = (await until_closed(reader)).partition(b"\r\n\r\n")
+        assert b"application/problem+json" in head
+        assert json.loads(body)["status"] == 400
+
+    ask(talk)
