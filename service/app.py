@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.raw_runs = RawRuns()
     app.add_middleware(ShortWay, routes=[*classify.router.routes, *face_attributes.router.routes])
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, draining=lambda: service.phase == "draining")
     app.add_exception_handler(errors.Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_invalid_parameters)

@@ -1,8 +1,10 @@
 """Pure ASGI: stamps each request's arrival, names it, and turns bugs into a problem."""
 
+import asyncio
 import logging
 import random
 import re
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,10 +33,11 @@ def new_request_id() -> str:
 
 
 class RequestContext:
-    """Outermost: `state.arrival` (of `now_ms`) and `state.request_id`, echoed on every answer."""
+    """Outermost: `state.arrival` (of `now_ms`) and `state.request_id`, echoed on every answer. What is still
+    cancelled here while the service is `draining` took too long for that."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
+        self._app, self._draining = app, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,6 +57,13 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_named)
+        except asyncio.CancelledError:
+            if started or not self._draining():
+                raise
+            # Not raised again: the task ends with this answer, which is what the server cancelled it for.
+            log.warning("request %s took too long to end with the service", request_id)
+            problem = errors.NotReady("the service is shutting down", headers={"Retry-After": "2"})
+            await problem_response(problem, request_id)(scope, receive, send_named)
         except Exception:
             log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if started:

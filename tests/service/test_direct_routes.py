@@ -42,7 +42,7 @@ def app() -> FastAPI:
     app = FastAPI()
     app.add_middleware(LongWay)
     app.add_middleware(ShortWay, routes=router.routes)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, draining=lambda: False)
     app.include_router(router)
     return app
 
