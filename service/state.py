@@ -16,7 +16,7 @@ from model_store.device import (
     return_freed_memory,
     usable_cpus,
 )
-from model_store.imaging import FORMATS, decode, plain_picture
+from model_store.imaging import FORMATS, PROGRESSIVE, decode, plain_picture
 from model_store.manifest import Head, Preprocessing
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
@@ -36,6 +36,12 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 IMAGENET, FACES = "imagenet", "faces"
+# What `DeviceProfile.decode` must tell for every picture to have a cost.
+DECODE_KEYS = frozenset(
+    {profiling.CUT}
+    | {profiling.decode_key(format, 1) for format in FORMATS}
+    | {profiling.decode_key(coding, scale) for coding in ("JPEG", PROGRESSIVE) for scale in (1, 2, 4, 8)}
+)
 
 Phase = Literal["starting", "ready", "draining", "failed"]
 
@@ -234,11 +240,13 @@ def _device_profile(catalog: Catalog, store: ModelStore, workers: int, state_dir
 
 
 def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile | None:
-    """None for a profile that lacks a plan, as after a variant was refused and then mended."""
+    """None for a profile that lacks a plan, as after a variant was refused and then mended, or that cannot
+    tell what some picture costs."""
     if profile is None:
         return None
     keys = {*(plan.key for plan in catalog.plans()), *(d.key for d in catalog.detectors)}
-    return profile if keys <= profile.inference.keys() else None
+    complete = keys <= profile.inference.keys() and profile.decode.keys() >= DECODE_KEYS
+    return profile if complete else None
 
 
 def _measure(catalog: Catalog, store: ModelStore, workers: int) -> DeviceProfile:

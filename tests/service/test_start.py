@@ -97,6 +97,21 @@ def test_the_device_is_measured_once(own_store: Path, tmp_path: Path) -> None:
     assert set(json.loads(profile.read_text())["inference"]) == {f"imagenet/{name}" for name in IDS}
 
 
+def test_a_profile_that_lacks_a_type_of_picture_is_measured_again(own_store: Path, tmp_path: Path) -> None:
+    """Pictures of that type would be answered with 500 until somebody deletes the file."""
+    with running_server(own_store, tmp_path / "state"):
+        pass
+    (path,) = (tmp_path / "state").glob("profile-*.json")
+    profile = json.loads(path.read_text())
+    assert set(profile["decode"]) == state.DECODE_KEYS
+    del profile["decode"]["BMP/1"]
+    path.write_text(json.dumps(profile))
+    with running_server(own_store, tmp_path / "state") as server:
+        answer = httpx.post(f"{server.base_url}/v1/classify", content=pictures.encode("BMP"))
+        assert answer.status_code == 200
+    assert set(json.loads(path.read_text())["decode"]) == state.DECODE_KEYS
+
+
 def test_the_largest_variant_is_measured_with_all_threads_too(own_store: Path, tmp_path: Path) -> None:
     with running_server(own_store, tmp_path / "state", threads="2"):
         pass
