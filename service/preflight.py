@@ -25,8 +25,9 @@ def problem(state_dir: Path) -> str | None:
         return None  # a package of another name brings it
     device = f"{cpu_model()}, {version}, python {sys.version}"
     known = state_dir / f"loads-{hashlib.sha256(device.encode()).hexdigest()[:16]}"
-    if known.exists():
-        return None
+    with contextlib.suppress(OSError):  # one that may not be entered; that it costs time is told later
+        if known.exists():
+            return None
     code = f"import sys; sys.path[:] = {sys.path!r}; import {_RUNTIME}"
     try:
         child = subprocess.run([sys.executable, "-c", code], check=False, timeout=_SECONDS)  # noqa: S603

@@ -128,6 +128,16 @@ def test_a_state_directory_that_cannot_be_written_only_costs_time(own_store: Pat
     assert "cannot be written" in log.read_text()
 
 
+def test_a_state_directory_that_nothing_can_be_asked_of_only_costs_time(
+    own_store: Path, tmp_path: Path
+) -> None:
+    """As one that may not be entered: that a file is not in it cannot be told either."""
+    log = tmp_path / "log"
+    with running_server(own_store, tmp_path / ("n" * 300), log=log) as server:
+        assert httpx.post(f"{server.base_url}/v1/classify", content=GOOD).status_code == 200
+    assert "cannot be written" in log.read_text()
+
+
 def test_a_profile_that_cannot_be_saved_is_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
