@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 
 # Where it is there, metrics stay in memory: they change with every request, and a gateway's disk is a card.
 _MEMORY_FOLDER = "/dev/shm"  # noqa: S108  (nothing is put there but a folder of our own)
-# A process that has run so long was sound: it is started again. One that ends sooner is not.
+# A process that has run so long was sound: it is started again at once. Those that end sooner are too, but
+# later each time, and not before any process was sound: then none can serve.
 _SOUND_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,13 @@ def shares(processes: int, cpus: list[int], usable: int) -> list[Share]:
 def memory_share_mb(limit_bytes: int, supervisor_bytes: int, processes: int) -> int:
     """What each process may have of the limit for all; one MiB at least, as 0 is no limit."""
     return max(1, (limit_bytes - supervisor_bytes) // processes >> 20)
+
+
+def pause_before_restart(ran_seconds: float, pause: float) -> float:
+    """In seconds, after a process that ran so long and was itself started after such a pause."""
+    if ran_seconds >= _SOUND_SECONDS:
+        return 0.0
+    return min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * pause))
 
 
 def serve(settings: Settings) -> int:
@@ -102,6 +111,9 @@ class _Supervisor:
         self._settings, self._split = settings, split
         self._context = multiprocessing.get_context("spawn")
         self._started: dict[BaseProcess, tuple[int, float]] = {}  # whose share, and when
+        self._due: dict[int, float] = {}  # the shares that nobody has now, and when that shall change
+        self._pauses = [0.0] * len(split)  # before the latest start of each
+        self._any_sound = False
         self._stopping = False
 
     def run(self) -> int:
@@ -110,8 +122,11 @@ class _Supervisor:
         for place in range(len(self._split)):
             self._start(place)
         code = 0
-        while self._started:
-            ended = wait([process.sentinel for process in self._started], timeout=1.0)
+        while self._started or (self._due and not self._stopping):
+            ended = wait([process.sentinel for process in self._started], timeout=self._patience())
+            now = time.monotonic()
+            if any(now - since >= _SOUND_SECONDS for _, since in self._started.values()):
+                self._any_sound = True
             for process in [p for p in self._started if p.sentinel in ended]:
                 place, since = self._started.pop(process)
                 process.join()  # its pipe is closed a moment before it has an exit code
@@ -120,14 +135,29 @@ class _Supervisor:
                 if self._stopping:
                     # One that SIGTERM met before it had its handler ended as it was asked to.
                     code = code or (0 if process.exitcode in (0, -signal.SIGTERM) else 1)
-                elif time.monotonic() - since >= _SOUND_SECONDS:
-                    log.error("process %s ended with %s: started again", process.pid, process.exitcode)
-                    self._start(place)
+                elif self._any_sound:
+                    pause = self._pauses[place] = pause_before_restart(now - since, self._pauses[place])
+                    self._due[place] = now + pause
+                    log.error(
+                        "process %s ended with %s: started again%s",
+                        process.pid, process.exitcode, f" in {pause:g} s" if pause else "",
+                    )  # fmt: skip
                 else:
                     log.error("process %s could not serve: its log says why", process.pid)
                     code = 1
                     self._stop()
+            self._start_due()
         return code
+
+    def _patience(self) -> float:
+        """For how many seconds nothing is to be done unless a process ends."""
+        return max(0.0, min([1.0, *(at - time.monotonic() for at in self._due.values())]))
+
+    def _start_due(self) -> None:
+        for place in [place for place, at in self._due.items() if at <= time.monotonic()]:
+            del self._due[place]
+            if not self._stopping:
+                self._start(place)
 
     def _start(self, place: int) -> None:
         arguments = (self._settings, self._split[place])

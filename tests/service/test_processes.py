@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.server import RunningServer, running_server
 from service.metrics import SHARED_FOLDER
-from service.processes import Share, memory_share_mb, shares
+from service.processes import Share, memory_share_mb, pause_before_restart, shares
 from tests.service.pictures import encode
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sockets are shared this way on Linux")
@@ -117,16 +117,34 @@ def test_a_process_that_dies_is_started_again(own_store: Path, tmp_path: Path) -
         first = children(server)
         assert answers_of(shared_metrics(server), first[0]) > 0
         time.sleep(6)  # so long it must have run to count as sound
-        os.kill(first[0], signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while len(set(children(server)) - set(first)) != 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        second = killed(server, first[0])
+        killed(server, second)  # which has run for a moment only
         ready(server.base_url)
         assert first[1] in children(server)
         assert answers(server) == 20, "what a process has answered counts when it is gone"
         assert "mobilenet_queue_length 0.0" in httpx.get(f"{server.base_url}/metrics").text
-    assert "started again" in log.read_text()
+    assert len(re.findall("started again$", log.read_text(), re.MULTILINE)) == 1
+    assert len(re.findall("started again in 1 s$", log.read_text(), re.MULTILINE)) == 1
+
+
+def killed(server: RunningServer, child: int) -> int:
+    """Waits for the one that takes its place."""
+    others = set(children(server))
+    os.kill(child, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while not (new := set(children(server)) - others):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return new.pop()
+
+
+def test_a_process_that_ends_again_and_again_is_started_ever_later() -> None:
+    pauses, pause = [], 0.0
+    for _ in range(7):
+        pause = pause_before_restart(0.1, pause)
+        pauses.append(pause)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert pause_before_restart(3600, 30) == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
