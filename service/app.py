@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 _DESCRIPTION = "What is in this picture, within the time you have."
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The only constructor: no work at import, nothing global. Loading begins with the lifespan."""
+def create_app(settings: Settings, *, loads_first: bool = False) -> FastAPI:
+    """The only constructor: no work at import, nothing global. Loading begins with the lifespan, and with
+    `loads_first` ends before there is anybody to answer."""
     service = Service(settings)
 
     @contextlib.asynccontextmanager
@@ -40,6 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
         sys.setswitchinterval(0.0005)
         # Loading takes seconds; meanwhile /livez and /readyz answer.
         starting = asyncio.create_task(asyncio.to_thread(service.start))
+        if loads_first:
+            await asyncio.wait([starting])
         try:
             yield
         finally:

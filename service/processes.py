@@ -157,10 +157,10 @@ class _Supervisor:
         for place in [place for place, at in self._due.items() if at <= time.monotonic()]:
             del self._due[place]
             if not self._stopping:
-                self._start(place)
+                self._start(place, joins=bool(self._started))
 
-    def _start(self, place: int) -> None:
-        arguments = (self._settings, self._split[place])
+    def _start(self, place: int, *, joins: bool = False) -> None:
+        arguments = (self._settings, self._split[place], joins)
         process = self._context.Process(target=_serve_one, args=arguments, name=f"server-{place}")
         process.start()
         self._started[process] = place, time.monotonic()
@@ -173,14 +173,16 @@ class _Supervisor:
             process.terminate()
 
 
-def _serve_one(settings: Settings, share: Share) -> None:
+def _serve_one(settings: Settings, share: Share, joins: bool) -> None:
+    """One that joins others leaves them all connections until it can answer."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     server.configure_logging(settings)
     if share.cpus:
         os.sched_setaffinity(0, share.cpus)
     threads = settings.threads or share.threads
     with server.bind(settings, shared=True) as listening:
-        raise SystemExit(server.serve(settings.model_copy(update={"threads": threads}), listening))
+        settings = settings.model_copy(update={"threads": threads})
+        raise SystemExit(server.serve(settings, listening, loads_first=joins))
 
 
 def _end_with_parent() -> None:

@@ -25,9 +25,10 @@ _ENDING_S = 25
 _INSISTING_S = 1.0
 
 
-def serve(settings: Settings, listening: socket.socket | None = None) -> int:
-    """Serves until SIGTERM or SIGINT, on the settings' address or on a socket that is bound already. Exit
-    codes: 0 done, 1 it never served, as where the address cannot be had."""
+def serve(settings: Settings, listening: socket.socket | None = None, *, loads_first: bool = False) -> int:
+    """Serves until SIGTERM or SIGINT, on the settings' address or on a socket that is bound already; with
+    `loads_first` it takes no connections before it is ready. Exit codes: 0 done, 1 it never served, as where
+    the address cannot be had."""
     if listening is None:
         try:
             listening = bind(settings)  # uvicorn would load everything first, and end with a code of its own
@@ -35,7 +36,7 @@ def serve(settings: Settings, listening: socket.socket | None = None) -> int:
             log_unbound(settings, error)
             return 1
         log_bound(listening)
-    app = create_app(settings)
+    app = create_app(settings, loads_first=loads_first)
     server = _Server(_uvicorn_config(app, settings), app.state.service)
     server.run(sockets=[listening])
     return 0 if server.started or server.asked_to_end else 1

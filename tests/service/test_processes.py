@@ -119,6 +119,8 @@ def test_a_process_that_dies_is_started_again(own_store: Path, tmp_path: Path) -
         time.sleep(6)  # so long it must have run to count as sound
         second = killed(server, first[0])
         killed(server, second)  # which has run for a moment only
+        while log.read_text().count("ready: ") < 3:  # its sibling has all connections until it can answer
+            assert httpx.get(f"{server.base_url}/readyz").status_code == 200
         ready(server.base_url)
         assert first[1] in children(server)
         assert answers(server) == 20, "what a process has answered counts when it is gone"
