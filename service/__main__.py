@@ -15,7 +15,7 @@ from service.settings import PREFIX, Settings, SettingsError, check_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves until SIGTERM or SIGINT. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+    """Serves until SIGTERM, SIGINT or SIGHUP. Exit codes: 0 done, 1 failed, 2 wrong usage."""
     try:
         settings = _settings(_options(arguments))
     except SettingsError as error:

@@ -66,7 +66,7 @@ def pause_before_restart(ran_seconds: float, pause: float) -> float:
 
 
 def serve(settings: Settings) -> int:
-    """Runs `settings.workers` processes until SIGTERM or SIGINT. Exit codes: 0 done, 1 failed."""
+    """Runs `settings.workers` processes until SIGTERM, SIGINT or SIGHUP. Exit codes: 0 done, 1 failed."""
     try:
         with server.bind(settings) as probe:  # finds out a port that is taken, shared or not
             settings = settings.model_copy(update={"port": probe.getsockname()[1]})
@@ -119,6 +119,7 @@ class _Supervisor:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop())
+        server.on_hangup(lambda *_: self._stop())
         for place in range(len(self._split)):
             self._start(place)
         code = 0
@@ -133,8 +134,9 @@ class _Supervisor:
                 if SHARED_FOLDER in os.environ:  # nothing waits there any more; its counts stay
                     mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
                 if self._stopping:
-                    # One that SIGTERM met before it had its handler ended as it was asked to.
-                    code = code or (0 if process.exitcode in (0, -signal.SIGTERM) else 1)
+                    # One that a signal met before it had its handler ended as it was asked to.
+                    asked = (0, -signal.SIGTERM, -signal.SIGHUP)
+                    code = code or (0 if process.exitcode in asked else 1)
                 elif self._any_sound:
                     pause = self._pauses[place] = pause_before_restart(now - since, self._pauses[place])
                     self._due[place] = now + pause

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -26,9 +27,9 @@ _INSISTING_S = 1.0
 
 
 def serve(settings: Settings, listening: socket.socket | None = None, *, loads_first: bool = False) -> int:
-    """Serves until SIGTERM or SIGINT, on the settings' address or on a socket that is bound already; with
-    `loads_first` it takes no connections before it is ready. Exit codes: 0 done, 1 it never served, as where
-    the address cannot be had."""
+    """Serves until SIGTERM, SIGINT or SIGHUP, on the settings' address or on a socket that is bound already;
+    with `loads_first` it takes no connections before it is ready. Exit codes: 0 done, 1 it never served, as
+    where the address cannot be had."""
     if listening is None:
         try:
             listening = bind(settings)  # uvicorn would load everything first, and end with a code of its own
@@ -38,8 +39,15 @@ def serve(settings: Settings, listening: socket.socket | None = None, *, loads_f
         log_bound(listening)
     app = create_app(settings, loads_first=loads_first)
     server = _Server(_uvicorn_config(app, settings), app.state.service)
+    on_hangup(server.handle_exit)  # the others are uvicorn's to watch
     server.run(sockets=[listening])
     return 0 if server.started or server.asked_to_end else 1
+
+
+def on_hangup(handle: Callable[[int, FrameType | None], None]) -> None:
+    """A terminal that is closed ends the service as SIGTERM does, unless it is to outlive that (nohup)."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handle)
 
 
 def bind(settings: Settings, *, shared: bool = False) -> socket.socket:
@@ -104,7 +112,7 @@ class _Server(uvicorn.Server):
         self._asked = now
         seconds = self._service.settings.drain_seconds
         self._service.phase = "draining"
-        if sig == signal.SIGTERM and seconds > 0:
+        if sig != signal.SIGINT and seconds > 0:
             timer = threading.Timer(seconds, self._exit)
             timer.daemon = True
             timer.start()

@@ -182,6 +182,14 @@ def test_without_their_parent_the_processes_end(own_store: Path, tmp_path: Path)
             time.sleep(0.05)
 
 
+def test_a_terminal_that_is_closed_ends_them_in_order(own_store: Path, tmp_path: Path) -> None:
+    with running_server(own_store, tmp_path / "state", workers="2") as server:
+        ready(server.base_url)
+        for each in (*children(server), server.process.pid):  # all of them are told
+            os.kill(each, signal.SIGHUP)
+        assert server.process.wait(20) == 0
+
+
 def test_a_signal_while_they_start_ends_them(own_store: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "service", "--port", "0", "--store", str(own_store), "--workers", "2"]
     environment = os.environ | {"MOBILENET_STATE_DIR": str(tmp_path / "state")}

@@ -23,7 +23,7 @@ from model_store.store import ModelStore
 from service import errors, state
 from service.app import create_app
 from service.catalog import Catalog
-from service.server import _Server
+from service.server import _Server, on_hangup
 from service.settings import Settings
 from service.state import Service
 from tests.service import pictures
@@ -185,17 +185,28 @@ def test_without_threads_for_its_workers_it_fails_and_says_so(
     service.stop()
 
 
-def test_sigterm_drains(own_store: Path, state_dir: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_drains(own_store: Path, state_dir: Path, number: signal.Signals) -> None:
     with running_server(own_store, state_dir, drain_seconds="1.5") as server:
         with httpx.Client(base_url=server.base_url) as http:
             assert http.get("/readyz").status_code == 200
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(number)
             while (answer := http.get("/readyz")).status_code == 200:
                 pass
             assert answer.status_code == 503
             assert "shutting down" in answer.json()["detail"]
             assert http.post("/v1/classify", content=GOOD).status_code == 200
         assert server.process.wait(timeout=20) == 0
+
+
+def test_a_hangup_is_ignored_where_it_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under nohup."""
+    installed: list[int] = []
+    monkeypatch.setattr(signal, "signal", lambda number, _: installed.append(number))
+    for before, after in ((signal.SIG_IGN, []), (signal.SIG_DFL, [signal.SIGHUP])):
+        monkeypatch.setattr(signal, "getsignal", lambda _, before=before: before)
+        on_hangup(lambda *_: None)
+        assert installed == after
 
 
 def test_a_client_that_stalls_does_not_keep_it_from_ending(own_store: Path, state_dir: Path) -> None:
