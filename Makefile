@@ -45,7 +45,7 @@ format: $(VENV)/.dev
 peers: $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,bench]'
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
-	$(BIN)/python -m bench.peers --store $(STORE) --photos $(PHOTOS)
+	$(BIN)/python -m bench.peers --fresh --store $(STORE) --photos $(PHOTOS)
 
 clean:
 	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache

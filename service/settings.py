@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=300,
-        description="Seconds to serve on, not ready, after SIGTERM; what runs has up to 25 more.",
+        description="Seconds to serve on, not ready, after SIGTERM or SIGHUP; what runs has up to 25 more.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged: `debug`, `info`, `warning` or `error`."
