@@ -1,6 +1,7 @@
 """One real server for the tests that only ask it things; tests that change it start their own."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,3 +42,11 @@ def server(store_dir: Path, state_dir: Path) -> Iterator[RunningServer]:
 def client(server: RunningServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.base_url, timeout=30) as http:
         yield http
+
+
+@pytest.fixture
+def hangups_end() -> Iterator[None]:
+    """SIGHUP ends the processes that a test starts; under nohup they would inherit that it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

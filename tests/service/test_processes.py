@@ -182,6 +182,7 @@ def test_without_their_parent_the_processes_end(own_store: Path, tmp_path: Path)
             time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("hangups_end")
 def test_a_terminal_that_is_closed_ends_them_in_order(own_store: Path, tmp_path: Path) -> None:
     with running_server(own_store, tmp_path / "state", workers="2") as server:
         ready(server.base_url)

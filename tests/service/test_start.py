@@ -186,12 +186,14 @@ def test_without_threads_for_its_workers_it_fails_and_says_so(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("hangups_end")
 def test_a_signal_to_end_drains(own_store: Path, state_dir: Path, number: signal.Signals) -> None:
     with running_server(own_store, state_dir, drain_seconds="1.5") as server:
         with httpx.Client(base_url=server.base_url) as http:
             assert http.get("/readyz").status_code == 200
             server.process.send_signal(number)
-            while (answer := http.get("/readyz")).status_code == 200:
+            until = time.monotonic() + 20
+            while (answer := http.get("/readyz")).status_code == 200 and time.monotonic() < until:
                 pass
             assert answer.status_code == 503
             assert "shutting down" in answer.json()["detail"]
