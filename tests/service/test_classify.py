@@ -111,8 +111,9 @@ def test_a_falling_budget_never_raises_the_predicted_latency(one_worker: httpx.C
     order = [place for place, _ in best]
     assert order == sorted(order), "a smaller budget took a more accurate variant"
     assert (order[0], order[-1]) == (0, len(IDS) - 1)
-    for (_, larger), (_, smaller) in itertools.pairwise(best):
-        assert smaller <= larger * 1.25  # the estimates learn between the requests
+    # Of one variant the estimate learns between the requests: it follows the machine, not the budget.
+    for (before, larger), (after, smaller) in itertools.pairwise(best):
+        assert after == before or smaller < larger
 
 
 def test_no_budget_takes_the_most_accurate(client: httpx.Client) -> None:
