@@ -58,7 +58,7 @@ def frame(data: bytes) -> Frame | None:
     except IndexError:  # the bytes end before
         found = None
     if found is None:
-        raise HeaderError(f"the bytes start like {format}, but are truncated or damaged")
+        raise HeaderError(f"the bytes start like {format}, but are truncated, damaged or in too many parts")
     return found
 
 
@@ -93,10 +93,8 @@ def _jpeg(data: bytes) -> Frame | None:
             height, width = _big(data, position + 3, 2), _big(data, position + 5, 2)
             if found is not None or not width or not height:
                 return None
-            found, components = (
-                Frame("JPEG", width, height, marker in _PROGRESSIVE_FRAMES),
-                data[position + 7],
-            )
+            found = Frame("JPEG", width, height, marker in _PROGRESSIVE_FRAMES)
+            components = data[position + 7]
         elif marker == _SCAN:
             several = data[position + 2] < components
             return found._replace(progressive=True) if found and several else found
