@@ -66,7 +66,7 @@ class RawRuns:
         if bound_ms == math.inf:
             raise errors.NotReady(f"the variant {variant.id!r} cannot be loaded; see GET /v1/variants")
         if limit_ms is not None and bound_ms > limit_ms:
-            raise errors.BudgetInfeasible(limit_ms, tensor.shape[0] * times.p50)
+            raise errors.BudgetInfeasible(limit_ms, bound_ms)
         if self._waiting >= _MOST_WAITING:
             raise errors.Overloaded("too many tensors are waiting", headers={"Retry-After": "1"})
         self._waiting += 1

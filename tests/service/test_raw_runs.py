@@ -66,13 +66,12 @@ def test_those_that_waited_too_long_for_others_are_not_run(monkeypatch: pytest.M
     asyncio.run(go())
 
 
-def test_a_budget_that_is_too_small_is_told_what_inference_takes_at_least() -> None:
-    """Not with the time that went into sending it, nor what almost all take."""
+def test_a_budget_between_the_usual_time_and_what_almost_all_take_is_told_the_latter() -> None:
+    """A budget of the figure that it is told would do; the median, of which it has more, would not."""
     pair = InputTensor(name="image", shape=[2, 1, 1, 3], datatype="UINT8", data=[1, 2, 3] * 2)
-    sent = now_ms() - 1000
     with pytest.raises(errors.BudgetInfeasible) as refused:
-        asyncio.run(RawRuns().run(SCHEDULER, variant(Session()), pair, sent, 30.0))
-    assert refused.value.extra["fastest_ms"] == 40
+        asyncio.run(RawRuns().run(SCHEDULER, variant(Session()), pair, now_ms(), 60.0))
+    assert refused.value.extra["fastest_ms"] >= 100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux")
