@@ -1,9 +1,10 @@
 """Sessions that come and go: which one is dropped, what is never dropped, and that its memory returns."""
 
 import gc
+import multiprocessing
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,12 @@ def test_what_can_never_be_opened_beside_the_others_does_not_fit(store_dir: Path
 
 @pytest.mark.skipif(resident_bytes() is None, reason="the system does not tell what is resident")
 def test_the_memory_of_a_real_session_returns(store_dir: Path) -> None:
+    """In a process of its own: what other tests told the C library to keep is for the whole process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(load_and_drop, store_dir).result(timeout=120)
+
+
+def load_and_drop(store_dir: Path) -> None:
     """1.0_224, of 16 MiB; half of it is margin enough for whatever else the process does."""
     store = ModelStore(store_dir)
     found = max(store.variants("imagenet"), key=lambda v: v.size_bytes)
