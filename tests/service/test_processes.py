@@ -51,7 +51,15 @@ def children(server: RunningServer) -> list[int]:
     """The serving processes: multiprocessing has a helper of its own beside them."""
     pid = server.process.pid
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for child in found if b"spawn_main" in command_line(child)]
+
+
+def command_line(process: str) -> bytes:
+    """Nothing of one that has just ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def answers(server: RunningServer) -> float:
