@@ -1,6 +1,7 @@
 """HTTP/1.1 as uvicorn speaks it, with limits to what a connection may hold, and errors as problems."""
 
 import asyncio
+from collections.abc import Callable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -14,25 +15,29 @@ from service.responses import problem_response
 KEEP_ALIVE_S = 75
 _LARGEST_HEAD = 64 << 10  # bytes, and what is read with its end
 _MOST_PIPELINED = 256  # requests on one connection whose turn has not come
+_REST_S = 30.0  # for what is still on its way of a body that was answered before its end
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's sets no limits to heads, to how long they take, and to pipelines; and it takes the body of a
-    request that offers an upgrade for what would follow the upgrade."""
+    """uvicorn's sets no limits to heads, to how long they take, and to pipelines; it takes the body of a
+    request that offers an upgrade for what would follow the upgrade; and it closes with what it has not read,
+    so that who is still sending gets a reset in place of the answer."""
 
     _unparsed = 0  # bytes since the last head or part of a body
-    _in_head = False
-    _head_timer: asyncio.TimerHandle | None = None
+    _in_head = _in_body = _lingers = _ends = False
+    _timer: asyncio.TimerHandle | None = None  # for the rest of a head, or of a body that is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._limit_wait()
+        self._limit_wait(KEEP_ALIVE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_wait()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            return
         self._unset_keepalive_if_required()
         self._unparsed += len(data)
         try:
@@ -45,7 +50,7 @@ class Protocol(HttpToolsProtocol):
             if self._unparsed > _LARGEST_HEAD:
                 self._refuse(errors.MalformedRequest(f"the head has more than {_LARGEST_HEAD} bytes"))
             elif self._in_head:
-                self._limit_wait()
+                self._limit_wait(KEEP_ALIVE_S)
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -58,7 +63,9 @@ class Protocol(HttpToolsProtocol):
             return  # it comes again without
         if len(self.pipeline) >= _MOST_PIPELINED:
             raise ValueError("too many requests wait on one connection")  # the parser stops, and it is 400
+        self._in_body = True
         super().on_headers_complete()
+        self.cycle.transport = _Answering(self.transport, self._close)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -67,7 +74,24 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unparsed = 0
         if not self._offers_upgrade():
+            self._in_body = False
+            self._end_wait()
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._lingers:
+            self.flow.resume_reading()
+            return
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete:
+            self._limit_wait(_REST_S)
+
+    def shutdown(self) -> None:
+        self._ends = True
+        if self._lingers:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(errors.MalformedRequest("this is not an HTTP request that can be parsed"))
@@ -90,14 +114,24 @@ class Protocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
 
-    def _limit_wait(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+    def _limit_wait(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _end_wait(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close(self) -> None:
+        """At once when the request has been read; else only the way out, and what comes is thrown away."""
+        if self._ends or not self._in_body or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self._lingers = True
+        self._end_wait()
+        self._limit_wait(_REST_S)
 
     def _refuse(self, problem: errors.Problem) -> None:
         """The connection ends with it: where the next request would begin is not known."""
@@ -107,4 +141,17 @@ class Protocol(HttpToolsProtocol):
         status = b"HTTP/1.1 %d %s" % (problem.status, problem.title.encode())
         lines = [status, *(name + b": " + value for name, value in headers)]
         self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
-        self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # an answer that was still to come would follow this one
+            self.cycle.message_event.set()
+        self._in_body = True  # what follows cannot be told apart
+        self._close()
+
+
+class _Answering:
+    """What a request's answer is written to: its end is the protocol's to decide."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, close

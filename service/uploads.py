@@ -23,9 +23,10 @@ from service import errors
 _UNTYPED = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _MULTIPART = "multipart/form-data"
 _PART = "image"
-# A client of which no more comes for so long has gone, or means no good: it would keep its connection, and a
-# server that is to end, for ever.
+# A client of which no more comes for so long, or so little, has gone, or means no good: it would keep its
+# connection, and a server that is to end, for ever.
 _STALLED_S = 20.0
+_SLOWEST = 500.0  # bytes a second, once the seconds above are used up
 
 
 class _Parser(MultiPartParser):
@@ -94,12 +95,13 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
                 if size > max_bytes:
                     raise errors.BodyTooLarge(max_bytes)
                 chunks.append(chunk)
-                stalled.reschedule(loop.time() + _STALLED_S)
+                until = (stalled.when() or 0.0) + len(chunk) / _SLOWEST
+                stalled.reschedule(min(until, loop.time() + _STALLED_S))
     except ClientDisconnect:
         raise errors.MalformedRequest("the connection ended inside the body") from None
     except TimeoutError:
         raise errors.MalformedRequest(
-            f"no more of the body came for {_STALLED_S:g} s; send it again", headers={"Connection": "close"}
+            f"too little of the body came in {_STALLED_S:g} s; send it again", headers={"Connection": "close"}
         ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -1,5 +1,7 @@
 """Every kind of bad request gets its status, its code and a useful message; the service goes on."""
 
+import http.client
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -192,6 +194,15 @@ def test_limits_are_told_to_programs_too(client: httpx.Client) -> None:
     assert (too_many["limit_pixels"], too_many["width"]) == (50_000_000, 60000)
     infeasible = client.post("/v1/classify?latency_budget_ms=0.01&on_miss=reject", content=GOOD).json()
     assert infeasible["fastest_ms"] > infeasible["budget_ms"] == 0.01
+
+
+def test_who_sends_all_before_reading_is_told_that_it_was_too_much(client: httpx.Client) -> None:
+    """As most clients do, other than the one above."""
+    connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port or 80, timeout=20)
+    connection.request("POST", "/v1/classify", bytes(30_000_000), {"Content-Type": "image/jpeg"})
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["limit_bytes"]) == (413, 2_000_000)
+    connection.close()
 
 
 def test_a_body_without_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:

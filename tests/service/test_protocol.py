@@ -17,7 +17,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    body, more = b"", True
+    body, more = b"", scope["path"] != "/unread"
     while more:
         message = await receive()
         body += message.get("body", b"")
@@ -28,7 +28,7 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def ask(talk: Ask) -> None:
+def ask(talk: Ask, ends_within: float = 20) -> None:
     async def go() -> None:
         bound = bind(Settings(port=0))
         config = uvicorn.Config(
@@ -41,6 +41,8 @@ def ask(talk: Ask) -> None:
         reader, writer = await asyncio.open_connection(*bound.getsockname()[:2])
         try:
             await asyncio.wait_for(talk(reader, writer), 20)
+            server.should_exit = True
+            await asyncio.wait_for(running, ends_within)  # with the connection still open
         finally:
             writer.close()
             server.should_exit = True
@@ -117,6 +119,61 @@ def test_some_requests_may_wait_on_a_connection_and_not_thousands() -> None:
 
     ask(some)
     ask(thousands)
+
+
+def post(length: int, *lines: bytes) -> bytes:
+    return b"\r\n".join(
+        [b"POST /unread HTTP/1.1", b"Host: x", b"Content-Length: %d" % length, *lines, b"", b""]
+    )
+
+
+@pytest.mark.parametrize("lines", [(), (b"Connection: close",)], ids=["kept", "to be closed"])
+def test_who_sends_before_reading_gets_the_answer_to_a_body_that_nobody_read(
+    lines: tuple[bytes, ...],
+) -> None:
+    """As Python's, Java's and Node's clients do: with a reset for what is unread the answer is lost too."""
+    size = 20 << 20
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(post(size, *lines))
+        for _ in range(size >> 20):
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        if lines:
+            assert await reader.read() == b""
+        else:
+            writer.write(GET)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    ask(talk)
+
+
+@pytest.mark.parametrize("lines", [(), (b"Connection: close",)], ids=["kept", "to be closed"])
+def test_the_rest_of_an_answered_body_has_a_limit(
+    lines: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_REST_S", 0.3)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(post(1000, *lines))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for _ in range(100):
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+            if writer.transport.is_closing():
+                return
+        raise AssertionError("it is still connected")
+
+    ask(talk)
+
+
+def test_an_answered_body_does_not_keep_a_server_that_is_to_end() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(post(1000, b"Connection: close"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+    ask(talk, ends_within=5)
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:20], GET + GET[:20]], ids=["nothing", "half", "one and a half"])
