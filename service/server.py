@@ -1,6 +1,7 @@
 """One server process: uvicorn with the service's own way to end."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -104,6 +105,10 @@ class _Server(uvicorn.Server):
         return self._asked is not None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._service.phase == "starting":
+            # Nobody waits for more than "not yet", and measuring cannot be interrupted, nor the wait for
+            # another process that measures. Nothing is half written: files are swapped in whole.
+            os._exit(0)
         now = time.monotonic()
         if self._asked is not None:
             if now - self._asked >= _INSISTING_S:

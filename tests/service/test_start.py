@@ -1,5 +1,6 @@
 """From start to stop: what is loaded, what is refused, what is kept, and how it ends."""
 
+import fcntl
 import http.client
 import json
 import re
@@ -185,6 +186,18 @@ def test_without_threads_for_its_workers_it_fails_and_says_so(
     service.stop()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_that_waits_for_another_process_can_be_ended(
+    own_store: Path, tmp_path: Path, workers: str
+) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as one that measures does
+        with running_server(own_store, tmp_path, wait_ready=False, workers=workers) as server:
+            assert httpx.get(f"{server.base_url}/readyz").status_code == 503
+            server.process.terminate()
+            assert server.process.wait(20) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.usefixtures("hangups_end")
 def test_a_signal_to_end_drains(own_store: Path, state_dir: Path, number: signal.Signals) -> None:
@@ -228,6 +241,7 @@ def test_a_signal_that_comes_twice_at_once_does_not_cut_anybody_off(
     """To all processes of a group, and from their supervisor. One that comes later is meant."""
     settings = Settings(store=tmp_path)
     service = Service(settings)
+    monkeypatch.setattr(service, "phase", "ready")
     server = _Server(uvicorn.Config(create_app(settings)), service)
     seconds = iter([100.0, 100.2, 103.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
