@@ -30,25 +30,26 @@ log = logging.getLogger(__name__)
 _DESCRIPTION = "What is in this picture, within the time you have."
 
 
-def create_app(settings: Settings, *, loads_first: bool = False) -> FastAPI:
-    """The only constructor: no work at import, nothing global. Loading begins with the lifespan, and with
-    `loads_first` ends before there is anybody to answer."""
-    service = Service(settings)
+def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
+    """The only constructor: no work at import, nothing global. Loading begins with the lifespan, unless
+    `service` has been started."""
+    service = service or Service(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # A thread that computes in Python gives the interpreter to the loop sooner than after 5 ms.
         sys.setswitchinterval(0.0005)
         # Loading takes seconds; meanwhile /livez and /readyz answer.
-        starting = asyncio.create_task(asyncio.to_thread(service.start))
-        if loads_first:
-            await asyncio.wait([starting])
+        starting = None
+        if service.phase == "starting":
+            starting = asyncio.create_task(asyncio.to_thread(service.start))
         try:
             yield
         finally:
             service.phase = "draining"
-            with contextlib.suppress(Exception):  # logged where it happened
-                await starting
+            if starting is not None:
+                with contextlib.suppress(Exception):  # logged where it happened
+                    await starting
             await asyncio.to_thread(service.stop)
 
     app = DescribedApp(

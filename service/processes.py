@@ -138,7 +138,8 @@ class _Supervisor:
                     asked = (0, -signal.SIGTERM, -signal.SIGHUP)
                     code = code or (0 if process.exitcode in asked else 1)
                 elif self._any_sound:
-                    pause = self._pauses[place] = pause_before_restart(now - since, self._pauses[place])
+                    ran = 0.0 if process.exitcode == 1 else now - since  # 1: it never served
+                    pause = self._pauses[place] = pause_before_restart(ran, self._pauses[place])
                     self._due[place] = now + pause
                     log.error(
                         "process %s ended with %s: started again%s",

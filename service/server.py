@@ -1,5 +1,6 @@
 """One server process: uvicorn with the service's own way to end."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -30,7 +31,7 @@ _INSISTING_S = 1.0
 def serve(settings: Settings, listening: socket.socket | None = None, *, loads_first: bool = False) -> int:
     """Serves until SIGTERM, SIGINT or SIGHUP, on the settings' address or on a socket that is bound already;
     with `loads_first` it takes no connections before it is ready. Exit codes: 0 done, 1 it never served, as
-    where the address cannot be had."""
+    where the address cannot be had, or where `loads_first` finds nothing to serve."""
     if listening is None:
         try:
             listening = bind(settings)  # uvicorn would load everything first, and end with a code of its own
@@ -38,8 +39,13 @@ def serve(settings: Settings, listening: socket.socket | None = None, *, loads_f
             log_unbound(settings, error)
             return 1
         log_bound(listening)
-    app = create_app(settings, loads_first=loads_first)
-    server = _Server(_uvicorn_config(app, settings), app.state.service)
+    service = Service(settings)
+    if loads_first:
+        with contextlib.suppress(Exception):  # logged where it happened
+            service.start()
+        if service.phase == "failed":
+            return 1
+    server = _Server(_uvicorn_config(create_app(settings, service), settings), service)
     on_hangup(server.handle_exit)  # the others are uvicorn's to watch
     server.run(sockets=[listening])
     return 0 if server.started or server.asked_to_end else 1

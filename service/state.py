@@ -218,6 +218,8 @@ def _device_profile(catalog: Catalog, store: ModelStore, workers: int, state_dir
 
     Of several processes that start together one measures; the others wait and read.
     """
+    if not catalog.everything():
+        return DeviceProfile(device=profiling.device_name())  # there is nothing to choose between
     path = profiling.cache_path(state_dir, store.digest())
     profile = _complete(profiling.load(path), catalog)
     if profile is not None:

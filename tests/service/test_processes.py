@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,6 +147,24 @@ def killed(server: RunningServer, child: int) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return new.pop()
+
+
+def test_one_that_cannot_load_any_more_leaves_the_others_all_connections(
+    own_store: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with running_server(own_store, tmp_path / "state", workers="2", log=log) as server:
+        ready(server.base_url)
+        time.sleep(6)  # so long it must have run to count as sound
+        shutil.rmtree(own_store)
+        own_store.mkdir()
+        first = children(server)
+        killed(server, first[0])
+        deadline = time.monotonic() + 30
+        while "started again in 1 s" not in log.read_text():
+            assert httpx.get(f"{server.base_url}/readyz").status_code == 200
+            assert time.monotonic() < deadline
+        assert first[1] in children(server)
 
 
 def test_a_process_that_ends_again_and_again_is_started_ever_later() -> None:
