@@ -141,3 +141,5 @@ def configure_logging(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    # It warns of each byte that a client gets wrong, several lines a request; the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -9,6 +9,8 @@ from starlette.requests import Request
 
 from service import uploads
 from service.errors import MalformedRequest
+from service.server import configure_logging
+from service.settings import Settings
 
 
 def slow_body(parts: int, size: int, seconds: float) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -44,3 +46,15 @@ def test_a_body_that_hardly_comes_is_given_up(
     monkeypatch.setattr(uploads, "_STALLED_S", 0.5)
     with pytest.raises(MalformedRequest, match=r"too little of the body came in 0\.5 s"):
         read(receive)
+
+
+def test_what_a_client_gets_wrong_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    configure_logging(Settings())
+    headers = [(b"content-type", b"multipart/form-data; boundary=xyz")]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"no boundary\r\n" * 20, "more_body": False}
+
+    with pytest.raises(MalformedRequest, match="the multipart body cannot be parsed"):
+        asyncio.run(uploads.read_picture(Request({"type": "http", "headers": headers}, receive), 1 << 20))
+    assert not caplog.records
