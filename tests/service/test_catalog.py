@@ -15,7 +15,7 @@ from model_store.manifest import VariantManifest
 from model_store.profile import Quantiles
 from model_store.runtime import CPU, ModelUnusable, OnnxSession
 from model_store.store import ModelStore, StoreError
-from service import state
+from service import measuring
 from service.catalog import Catalog
 from service.loading import load_catalog
 from tests.detectors import random_detector
@@ -145,7 +145,7 @@ def test_each_plan_runs_on_its_fastest_provider(store_dir: Path, caplog: pytest.
 @pytest.mark.usefixtures("other_installed")
 def test_each_provider_is_measured_that_agrees(store_dir: Path) -> None:
     store = ModelStore(store_dir)
-    measured = state._measure(load_catalog(store), store, 1).inference
+    measured = measuring.measure(load_catalog(store), store, 1).inference
     assert set(measured) == {f"imagenet/{name}" for name in IDS} | {
         f"imagenet/{IDS[0]}/{OTHER}", f"imagenet/{IDS[2]}/{OTHER}"
     }  # fmt: skip

@@ -21,9 +21,9 @@ from bench.server import RunningServer, running_server
 from model_store import atomic
 from model_store.profile import DeviceProfile
 from model_store.store import ModelStore
-from service import errors, state
+from service import errors, measuring, state
 from service.app import create_app
-from service.catalog import Catalog
+from service.loading import load_catalog
 from service.server import _Server, on_hangup
 from service.settings import Settings
 from service.state import Service
@@ -104,13 +104,13 @@ def test_a_profile_that_lacks_a_type_of_picture_is_measured_again(own_store: Pat
         pass
     (path,) = (tmp_path / "state").glob("profile-*.json")
     profile = json.loads(path.read_text())
-    assert set(profile["decode"]) == state.DECODE_KEYS
+    assert set(profile["decode"]) == measuring.DECODE_KEYS
     del profile["decode"]["BMP/1"]
     path.write_text(json.dumps(profile))
     with running_server(own_store, tmp_path / "state") as server:
         answer = httpx.post(f"{server.base_url}/v1/classify", content=pictures.encode("BMP"))
         assert answer.status_code == 200
-    assert set(json.loads(path.read_text())["decode"]) == state.DECODE_KEYS
+    assert set(json.loads(path.read_text())["decode"]) == measuring.DECODE_KEYS
 
 
 def test_the_largest_variant_is_measured_with_all_threads_too(own_store: Path, tmp_path: Path) -> None:
@@ -140,9 +140,10 @@ def test_a_state_directory_that_nothing_can_be_asked_of_only_costs_time(
 
 
 def test_a_profile_that_cannot_be_saved_is_measured_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store_dir: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on a full disk, where the lock can be had."""
+    store = ModelStore(store_dir)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -154,9 +155,9 @@ def test_a_profile_that_cannot_be_saved_is_measured_once(
         measured.append(arguments)
         return found
 
-    monkeypatch.setattr(state, "_measure", measure)
+    monkeypatch.setattr(measuring, "measure", measure)
     monkeypatch.setattr(atomic, "write", full)
-    profile = state._device_profile(Catalog({}, ()), ModelStore(tmp_path), 1, tmp_path / "state")
+    profile = measuring.device_profile(load_catalog(store), store, 1, state_dir)
     assert (profile, len(measured)) == (found, 1)
     assert "cannot be written (No space left on device)" in caplog.text
 
