@@ -125,7 +125,8 @@ class Protocol(HttpToolsProtocol):
 
     def _close(self) -> None:
         """At once when the request has been read; else only the way out, and what comes is thrown away."""
-        if self._ends or not self._in_body or not self.transport.can_write_eof():
+        unread = self._in_body and not self.transport.is_closing()
+        if self._ends or not unread or not self.transport.can_write_eof():
             self.transport.close()
             return
         self.transport.write_eof()
