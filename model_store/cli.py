@@ -223,7 +223,7 @@ def _add_train(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = subparsers.add_parser(
         "train",
         help="train the networks of a task",
-        description="Trains the whole grid of face networks, nearly 4 hours on two idle cores; needs "
+        description="Trains the whole grid of face networks, 1.5 to 4 hours on two idle cores; needs "
         "the extra `train`. Stopped or killed, the same command goes on where it was.",
     )
     command.add_argument("task", type=_task, choices=["faces"])
