@@ -23,14 +23,14 @@ _TABLE = """\
 
 ![Goodput accuracy of each policy on each trace]({plot})
 
-Made by `python -m bench.slo`: open-loop arrivals over photos, budgets drawn from 15, 30, 60, 120 and 250 ms,
-server and load generator on the same cores, all policies in turn in one run. *Goodput accuracy* is the
-published top-1 of the answers that were on time, over all requests. 1x is what `{largest}` keeps up with
-({most:.0f} requests/s; `{smallest}`: {least:.0f}). *Static*: the best single variant in hindsight, with the
-same deadline queue and dropping. *FCFS*: a single variant first come first served without dropping, the best
-in hindsight and the largest. *Clairvoyant*: an upper bound that knows all arrivals, what each takes, and how
-many requests a second of each variant this device was seen to answer at most, between the same turns
-(`bench/clairvoyant.py`).
+Made by `python -m bench.slo` on {device}: open-loop arrivals over photos, budgets drawn from 15, 30, 60,
+120 and 250 ms, server and load generator on the same cores, all policies in turn in one run. *Goodput
+accuracy* is the published top-1 of the answers that were on time, over all requests. 1x is what
+`{largest}` keeps up with ({most:.0f} requests/s; `{smallest}`: {least:.0f}). *Static*: the best single
+variant in hindsight, with the same deadline queue and dropping. *FCFS*: a single variant first come
+first served without dropping, the best in hindsight and the largest. *Clairvoyant*: an upper bound that
+knows all arrivals, what each takes, and how many requests a second of each variant this device was seen
+to answer at most, between the same turns (`bench/clairvoyant.py`).
 
 | trace | goodput accuracy | to best static | to best FCFS | to largest FCFS | to clairvoyant |
 |---|---|---|---|---|---|
@@ -63,7 +63,7 @@ def _table(result: dict[str, Any], plot_name: str) -> str:
             f"{100 * ours['within_bound']:.1f} %",
         ])  # fmt: skip
     return _TABLE.format(
-        plot=plot_name,
+        plot=plot_name, device=result["device"],
         largest=_short(capacity[0][0]), most=capacity[0][1],
         smallest=_short(capacity[-1][0]), least=capacity[-1][1],
         goodput="\n".join(f"| {' | '.join(cells)} |" for cells in goodput),
