@@ -140,7 +140,7 @@ def test_a_state_directory_that_nothing_can_be_asked_of_only_costs_time(
 
 
 def test_a_profile_that_cannot_be_saved_is_measured_once(
-    store_dir: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on a full disk, where the lock can be had."""
     store = ModelStore(store_dir)
@@ -157,7 +157,7 @@ def test_a_profile_that_cannot_be_saved_is_measured_once(
 
     monkeypatch.setattr(measuring, "measure", measure)
     monkeypatch.setattr(atomic, "write", full)
-    profile = measuring.device_profile(load_catalog(store), store, 1, state_dir)
+    profile = measuring.device_profile(load_catalog(store), store, 1, tmp_path)
     assert (profile, len(measured)) == (found, 1)
     assert "cannot be written (No space left on device)" in caplog.text
 
