@@ -1,7 +1,6 @@
 """HTTP/1.1 as uvicorn speaks it, with limits to what a connection may hold, and errors as problems."""
 
 import asyncio
-from collections.abc import Callable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -65,7 +64,7 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("too many requests wait on one connection")  # the parser stops, and it is 400
         self._in_body = True
         super().on_headers_complete()
-        self.cycle.transport = _Answering(self.transport, self._close)  # type: ignore[assignment]
+        self.cycle.transport = _Answering(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -80,8 +79,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         if self._lingers:
-            self.flow.resume_reading()
-            return
+            return  # whose turn has not come is not answered any more
         super().on_response_complete()
         if self._in_body and self.cycle.response_complete:
             self._limit_wait(_REST_S)
@@ -123,14 +121,22 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _close(self) -> None:
+    def answer(self, data: bytes) -> None:
+        """Writes a part of an answer, but none behind the last."""
+        if not self._lingers:
+            self.transport.write(data)
+
+    def close(self) -> None:
         """At once when the request has been read; else only the way out, and what comes is thrown away."""
+        if self._lingers:
+            return
         unread = self._in_body and not self.transport.is_closing()
         if self._ends or not unread or not self.transport.can_write_eof():
             self.transport.close()
             return
         self.transport.write_eof()
         self._lingers = True
+        self.flow.resume_reading()  # it may wait for the turn of pipelined requests
         self._end_wait()
         self._limit_wait(_REST_S)
 
@@ -146,13 +152,14 @@ class Protocol(HttpToolsProtocol):
             self.cycle.disconnected = True  # an answer that was still to come would follow this one
             self.cycle.message_event.set()
         self._in_body = True  # what follows cannot be told apart
-        self._close()
+        self.close()
 
 
 class _Answering:
-    """What a request's answer is written to: its end is the protocol's to decide."""
+    """What a request's answer is written to: where that ends is the protocol's to decide."""
 
     __slots__ = ("close", "is_closing", "write")
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
+    def __init__(self, protocol: Protocol) -> None:
+        self.write, self.close = protocol.answer, protocol.close
+        self.is_closing = protocol.transport.is_closing

@@ -149,6 +149,22 @@ def test_who_sends_before_reading_gets_the_answer_to_a_body_that_nobody_read(
     ask(talk)
 
 
+def test_what_is_refused_behind_requests_that_wait_ends_them_quietly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET * 3 + b"\x16\x03\x01 hello\r\n\r\n")
+        for _ in range(20):  # more than fits on the way: it is read, and thrown away
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+        answer = await until_closed(reader)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"HTTP/1.1 200" not in answer
+
+    ask(talk)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("lines", [(), (b"Connection: close",)], ids=["kept", "to be closed"])
 def test_the_rest_of_an_answered_body_has_a_limit(
     lines: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
