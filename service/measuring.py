@@ -60,6 +60,7 @@ def _complete(profile: DeviceProfile | None, catalog: Catalog) -> DeviceProfile 
 
 
 def measure(catalog: Catalog, store: ModelStore, workers: int) -> DeviceProfile:
+    """Every plan on each provider that would do, every detector, and decoding: seconds for each of them."""
     plans = catalog.plans()
     log.info("measuring %d variants and decoding on this device: %s", len(plans), profiling.device_name())
     decode = profiling.measure_decoding()
