@@ -66,20 +66,20 @@ class LoadedDetector:
 class Plan:
     """A way to answer: a variant, with one thread or with all workers' threads for one picture.
 
-    `needs` is what has to be brought into memory for it."""
+    `needs` is what has to be brought into memory for it, and `key` names what is measured and learned. They
+    and `resolution`, in pixels, are found once: every request asks each plan."""
 
     variant: LoadedVariant
     session: Session
     threads: int = 1
     needs: tuple[OnDemand[object], ...] = field(init=False)
+    key: str = field(init=False)
+    resolution: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", on_demand(self.session))
-
-    @property
-    def key(self) -> str:
-        """Names what is measured and learned."""
-        return self.key_on(self.session.provider)
+        object.__setattr__(self, "key", self.key_on(self.session.provider))
+        object.__setattr__(self, "resolution", self.variant.manifest.resolution)
 
     def key_on(self, provider: str) -> str:
         """The key that the plan would have on another provider."""

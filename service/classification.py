@@ -49,13 +49,7 @@ class Classification:
         return len(self._data)
 
     def expected(self, estimates: LatencyEstimates) -> list[Expected]:
-        preprocessing = self._catalog.manifest.preprocessing
-        return [
-            estimates.expected(
-                p.key, self._header, p.variant.manifest.resolution, preprocessing, p.threads, p.needs
-            )
-            for p in self.plans
-        ]
+        return estimates.expected(self.plans, self._header, self._catalog.manifest.preprocessing)
 
     def run(self, assignment: Assignment) -> Ran[Classified]:
         """Raises UnreadableImage, or NotReady where the variant cannot be loaded any more."""

@@ -112,7 +112,20 @@ class Loadable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+class Planned(Protocol):
+    """A way to answer about one picture: see `Expected`."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def needs(self) -> tuple[Loadable, ...]: ...
+
+
+@dataclass(slots=True)
 class Expected:
     """What the profile expects of one picture with one plan: the medians of its phases, and of the whole
     that a worker needs once all that it `needs` is in memory. With several `threads` it keeps all workers."""
@@ -125,7 +138,7 @@ class Expected:
     service_ms: float = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "service_ms", self.decode_ms + self.inference_ms)
+        self.service_ms = self.decode_ms + self.inference_ms
 
     @property
     def load_ms(self) -> float:
@@ -180,17 +193,22 @@ class LatencyEstimates:
         self._count = 0
 
     def expected(
-        self,
-        key: str,
-        header: ImageHeader,
-        size: int,
-        preprocessing: Preprocessing,
-        threads: int = 1,
-        needs: tuple[Loadable, ...] = (),
-    ) -> Expected:
-        """Before correction, for a picture of this header."""
-        decode_ms = self.decode_ms(header, size, preprocessing)
-        return Expected(key, decode_ms, self._inference[key].p50, threads, needs)
+        self, plans: Sequence[Planned], header: ImageHeader, preprocessing: Preprocessing
+    ) -> list[Expected]:
+        """Of each plan, before correction, for a picture of this header."""
+        decode_ms = {
+            size: self.decode_ms(header, size, preprocessing) for size in {plan.resolution for plan in plans}
+        }
+        return [
+            Expected(
+                plan.key,
+                decode_ms[plan.resolution],
+                self._inference[plan.key].p50,
+                plan.threads,
+                plan.needs,
+            )
+            for plan in plans
+        ]
 
     def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
         """What the profile expects of decoding such a picture to `size`."""

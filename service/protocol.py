@@ -3,7 +3,7 @@
 import asyncio
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import errors
 from service.middleware import REQUEST_ID, new_request_id
@@ -64,7 +64,7 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("too many requests wait on one connection")  # the parser stops, and it is 400
         self._in_body = True
         super().on_headers_complete()
-        self.cycle.transport = _Answering(self)  # type: ignore[assignment]
+        self.cycle.transport = _Answering(self, self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -156,10 +156,24 @@ class Protocol(HttpToolsProtocol):
 
 
 class _Answering:
-    """What a request's answer is written to: where that ends is the protocol's to decide."""
+    """What a request's answer is written to. Its head leaves with the first part of its body, in one call of
+    the system; where it ends is the protocol's to decide."""
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("_begun", "_cycle", "_head", "_protocol", "is_closing")
 
-    def __init__(self, protocol: Protocol) -> None:
-        self.write, self.close = protocol.answer, protocol.close
+    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = protocol, cycle
+        self._begun, self._head = cycle.scope["method"] == "HEAD", b""  # to which there is no body
         self.is_closing = protocol.transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._cycle.response_started and not self._begun:
+            self._begun, self._head = True, data
+        else:
+            self._protocol.answer(self._head + data)
+            self._head = b""
+
+    def close(self) -> None:
+        if self._head:  # the answer broke off
+            self.write(b"")
+        self._protocol.close()

@@ -22,7 +22,7 @@ OnMiss = Literal["best_effort", "reject"]
 class BudgetQuery(BaseModel):
     """What every inference may be asked; at most one of `latency_budget_ms` and `tier`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     latency_budget_ms: Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)] | None = Field(
         None, description="Milliseconds from the arrival of the request to the start of the response."

@@ -10,7 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors
 from service.middleware import RequestContext
+from service.routes.dependencies import parse_query
 from service.routes.direct import DirectRoute, ShortWay
+from service.schemas import ClassifyQuery, FaceAttributesQuery
 
 router = APIRouter(route_class=DirectRoute)
 
@@ -87,3 +89,18 @@ def test_under_a_path_of_another_application_the_long_way_leads_there_too(app: F
 
 def test_it_is_described(app: FastAPI) -> None:
     assert "post" in ask(app, "GET", "/openapi.json").json()["paths"]["/echo"]
+
+
+def asked(query: bytes) -> Request:
+    return Request({"type": "http", "query_string": query, "path": "/", "headers": []})
+
+
+def test_the_same_query_is_read_once_and_by_each_route_for_itself() -> None:
+    query = b"latency_budget_ms=50"
+    found = parse_query(asked(query), ClassifyQuery)
+    assert (found.latency_budget_ms, found.top_k) == (50, 5)
+    assert parse_query(asked(query), ClassifyQuery) is found
+    assert parse_query(asked(query), FaceAttributesQuery).max_faces == 10
+    for _ in range(2):
+        with pytest.raises(errors.InvalidParameter, match="greater than 0"):
+            parse_query(asked(b"latency_budget_ms=-1"), ClassifyQuery)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,9 +18,18 @@ from service.latency import (
     LATE_AT_BOUND,
     Expected,
     LatencyEstimates,
+    Loadable,
     QuantileWindow,
     fastest,
 )
+
+
+class Way(NamedTuple):
+    key: str
+    resolution: int
+    threads: int = 1
+    needs: tuple[Loadable, ...] = ()
+
 
 MEDIANS = {"large": 20.0, "middle": 8.0, "small": 2.0}
 DECODE_MS = 2.0
@@ -176,11 +186,16 @@ def test_estimates_start_from_the_profile() -> None:
 
 def test_what_is_expected_of_a_picture_goes_with_its_pixels_bytes_and_reduction() -> None:
     learns = estimates()
-    small = learns.expected("large", ImageHeader("JPEG", 200, 100, 50_000), 224, Preprocessing())
+
+    def expect(key: str, resolution: int, header: ImageHeader) -> Expected:
+        (found,) = learns.expected([Way(key, resolution)], header, Preprocessing())
+        return found
+
+    small = expect("large", 224, ImageHeader("JPEG", 200, 100, 50_000))
     assert (small.key, small.inference_ms) == ("large", 20.0)
     assert small.decode_ms == pytest.approx(0.5 + 0.2 + 1.0)
     assert small.service_ms == pytest.approx(21.7)
-    photo = learns.expected("small", ImageHeader("JPEG", 4000, 3000, 4_000_000), 128, Preprocessing())
+    photo = expect("small", 128, ImageHeader("JPEG", 4000, 3000, 4_000_000))
     assert (photo.key, photo.inference_ms) == ("small", 2.0)
     assert photo.decode_ms == pytest.approx(1.0 + 24 + 20)
 

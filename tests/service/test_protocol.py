@@ -26,6 +26,8 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send(
         {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
     )
+    if scope["path"] == "/broken":
+        return
     await send({"type": "http.response.body", "body": body})
 
 
@@ -212,3 +214,42 @@ def test_what_is_no_http_is_told_as_a_problem() -> None:
         assert json.loads(body)["status"] == 400
 
     ask(talk)
+
+
+def test_the_head_of_an_answer_leaves_with_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    answer = protocol.Protocol.answer
+
+    def noted(self: protocol.Protocol, data: bytes) -> None:
+        written.append(data)
+        answer(self, data)
+
+    monkeypatch.setattr(protocol.Protocol, "answer", noted)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+        found = await until_closed(reader)
+        assert found.startswith(b"HTTP/1.1 200")
+        assert found.endswith(b"\r\n\r\nhello")
+        assert written == [found]
+
+    ask(talk)
+
+
+def test_there_is_an_answer_without_a_body_too() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(GET.replace(b"GET", b"HEAD"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+
+    ask(talk)
+
+
+def test_of_an_answer_that_breaks_off_the_head_arrives(caplog: pytest.LogCaptureFixture) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET.replace(b"/ ", b"/broken "))
+        assert (await until_closed(reader)).startswith(b"HTTP/1.1 200")
+
+    ask(talk)
+    assert "without completing response" in caplog.text
