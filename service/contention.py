@@ -42,14 +42,21 @@ class Contention:
         self._price = sharing.WorkPrice(running.workers)
 
     def rank(self, job: Job) -> None:
-        """Finds the job's fastest plan and its efficient frontier. Both by the profile: what was learned of
-        two plans at different times may change their order."""
+        """Finds the job's fastest plan and its efficient frontier, both by the profile: what was learned of
+        two plans at different times may change their order. And what they take."""
         if job.pinned is not None:
             job.fastest, job.frontier = job.pinned, (job.pinned,)
-            return
-        job.fastest = fastest(job.expected)
-        works = tuple(e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected)
-        job.frontier = _frontier(works, tuple(job.top1))
+        else:
+            job.fastest = fastest(job.expected)
+            works = tuple(e.service_ms + _EACH_MS if e.threads == 1 else math.inf for e in job.expected)
+            job.frontier = _frontier(works, tuple(job.top1))
+        self.reckon(job)
+
+    def reckon(self, job: Job) -> None:
+        """What the job takes by the latest runs."""
+        efficient, least = job.expected[job.frontier[0]], job.expected[job.fastest]
+        job.work_ms, job.least_ms = self._estimates.work_ms(efficient), self._estimates.bound_ms(least)
+        job.loads = bool(efficient.needs or least.needs)
 
     def came(self, job: Job, now: float) -> bool:
         """Whether an idle device could have answered it: else it asks for no share of the workers, and is no
@@ -74,10 +81,6 @@ class Contention:
     def share_ms(self, now: float) -> float:
         """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
         return self._arrivals.share_ms(now)
-
-    def work_ms(self, job: Job) -> float:
-        """What a waiting job will be under load."""
-        return self._estimates.work_ms(job.expected[job.frontier[0]])
 
     def least(self, job: Job, now: float) -> int:
         """The least plan that the job is worth taking by: not the fastest where that gains less than its time

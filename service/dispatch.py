@@ -5,7 +5,6 @@ milliseconds of one monotonic clock, whichever the caller has.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -104,7 +103,7 @@ class Dispatcher:
     def _refusal(self, job: Job, now: float) -> Refusal | None:
         if not self._queue.has_room(job.size_bytes):
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
-            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or self._contention.work_ms(job))
+            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or job.work_ms)
         if not job.reject_late or job.deadline is None:
             return None
         late_ms = -math.inf
@@ -298,24 +297,35 @@ class Dispatcher:
 
     def _backlog_ms(self, now: float) -> float:
         """How long the workers need for all that waits."""
-        work = sum(map(self._contention.work_ms, self._queue))
+        work = sum(job.work_ms for job in self._waiting())
         return (work + sum(self._running.free_ms(now))) / self.workers
 
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
-        others, at = iter(self._queue), self._queue.ahead(job.due)  # read from ahead to behind
-        ahead_ms = (self._waiting_ms(other) for other in itertools.islice(others, at))
-        behind = (self._demand(other, other.fastest, now) for other in others if not other.late)
-        demand = self._demand(job, self._contention.least(job, now), now)
+        waiting, at = self._waiting(), self._queue.ahead(job.due)
+        # Reckoned with more than what they are expected to be, to see who could still be in time.
+        factor = self._pessimism.factor
+        ahead_ms = [factor * other.work_ms for other in waiting[:at]]
+        behind = [
+            (
+                math.inf if other.deadline is None else other.deadline - now,
+                other.least_ms,
+                factor * other.work_ms,
+            )
+            for other in waiting[at:]
+            if not other.late
+        ]
+        least_ms = self.estimates.bound_ms(job.expected[self._contention.least(job, now)])
+        demand = planner.Demand(job.slack_ms(now), least_ms, factor * job.work_ms)
         return planner.lateness_ms(demand, self._running.free_ms(now), ahead_ms, behind)
 
-    def _demand(self, job: Job, least: int, now: float) -> planner.Demand:
-        bound_ms = self.estimates.bound_ms(job.expected[least])
-        return planner.Demand(job.slack_ms(now), bound_ms, self._waiting_ms(job))
-
-    def _waiting_ms(self, job: Job) -> float:
-        """The work that a waiting job is reckoned with, to see who could still be in time."""
-        return self._pessimism.factor * self._contention.work_ms(job)
+    def _waiting(self) -> list[Job]:
+        """The queue, reckoned anew where what is in memory changes."""
+        waiting = list(self._queue)
+        for job in waiting:
+            if job.loads:
+                self._contention.reckon(job)
+        return waiting
 
 
 def _best_that_loads(expected: Sequence[Expected]) -> int:

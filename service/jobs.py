@@ -34,6 +34,11 @@ class Job:
     in_line: bool = False  # when it was admitted, others were to run before a worker would be free
     fastest: int = 0
     frontier: Sequence[int] = ()
+    # What it will be under load, and the bound of its fastest plan, as they were expected when it came or,
+    # where something has to be brought into memory for it, when they were last asked for.
+    work_ms: float = 0.0
+    least_ms: float = 0.0
+    loads: bool = False
     due: float = 0.0
     late: bool = False
     held_up_ms: float = 0.0  # by one in a hurry that was run ahead of it after it had started

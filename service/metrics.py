@@ -4,6 +4,7 @@ Several processes write their figures to files in a folder that the supervisor n
 whichever is asked adds them up: prometheus_client's multiprocess mode, in which gauges have to be set.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -39,6 +40,7 @@ class Metrics:
             "mobilenet_answers", "Pictures answered", ["task", "variant", "decision", "met"],
             registry=registry,
         )  # fmt: skip
+        self._answered = functools.cache(self._answers.labels)
         self._refusals = Counter(
             "mobilenet_refusals", f"Pictures refused: {', '.join(get_args(Refusal))}", ["reason"],
             registry=registry,
@@ -123,7 +125,7 @@ class Metrics:
 
     def served(self, outcome: "Outcome[Any]", met: bool) -> None:
         # Not what is told: what no budget was sure to hold is kept apart, whether luck met it or not.
-        self._answers.labels(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()
+        self._answered(outcome.task, outcome.variant.id, outcome.decision, str(met).lower()).inc()
         for phase, histogram in self._phases.items():
             histogram.observe(getattr(outcome, f"{phase}_ms") / 1e3)
 

@@ -10,6 +10,7 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.latency import LATE_AT_BOUND, Ahead, Costs
 from service.schemas import Decision
@@ -162,8 +163,7 @@ def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest
     return work
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A waiting request: the time it has left, the bound of the least variant that it may be answered by, and
     the work it will be."""
 
@@ -173,13 +173,16 @@ class Demand:
 
 
 def lateness_ms(
-    job: Demand, free_ms: Sequence[float], ahead_ms: Iterable[float], behind: Iterable[Demand]
+    job: Demand,
+    free_ms: Sequence[float],
+    ahead_ms: Iterable[float],
+    behind: Iterable[tuple[float, float, float]],
 ) -> float:
     """How late a request would be if it were taken, or how late it would make another; <= 0 is in time.
 
     `free_ms` is after how long each worker will be free, `ahead_ms` the work of the requests before it, and
-    `behind` are those after it, both in the order in which they will run. Who would be late anyway does not
-    count.
+    `behind` the demands of those after it, both in the order in which they will run. Who would be late anyway
+    does not count.
     """
     free = list(free_ms)
     heapq.heapify(free)
@@ -188,12 +191,12 @@ def lateness_ms(
     latest = free[0] + job.least_ms - job.slack_ms
     without = list(free)
     heapq.heapreplace(free, free[0] + job.work_ms)
-    for other in behind:
-        late = free[0] + other.least_ms - other.slack_ms
-        if late > latest and without[0] + other.least_ms <= other.slack_ms:
+    for slack, least, work in behind:
+        late = free[0] + least - slack
+        if late > latest and without[0] + least <= slack:
             latest = late
-        heapq.heapreplace(free, free[0] + other.work_ms)
-        heapq.heapreplace(without, without[0] + other.work_ms)
+        heapq.heapreplace(free, free[0] + work)
+        heapq.heapreplace(without, without[0] + work)
     return latest
 
 

@@ -73,7 +73,7 @@ def _best(scores: Scores, count: int) -> list[int]:
     """
     if count >= len(scores):
         return np.argsort(-scores, kind="stable").tolist()  # type: ignore[no-any-return]
-    order = np.argpartition(scores, -count - 1)[-count - 1 :].tolist()
+    order = scores.argpartition(-count - 1)[-count - 1 :].tolist()
     values = {i: float(scores[i]) for i in order}
     if values[order[0]] == min(values[i] for i in order[1:]):  # the best one that is left out
         candidates = np.flatnonzero(scores >= values[order[0]])

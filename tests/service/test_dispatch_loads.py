@@ -8,7 +8,7 @@ import pytest
 from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job
 from service.latency import ANSWER_MS
-from tests.service.dispatching import EXPECTED, TOP1, admitted, assigned, dispatcher
+from tests.service.dispatching import EXPECTED, TOP1, admitted, assigned, dispatcher, job
 
 
 @dataclass
@@ -61,9 +61,8 @@ def test_a_budget_with_room_for_loading_and_none_at_all_get_the_most_accurate() 
 def test_it_counts_no_more_once_it_is_in_memory() -> None:
     """Between the submission and the choice another request may have loaded it."""
     d = dispatcher()
-    job = budgeted(with_loads(100), 60)
-    admitted(d, [job])
-    (needed,) = job.expected[0].needs
+    (waits,) = admitted(d, [budgeted(with_loads(100), 60)])
+    (needed,) = waits.expected[0].needs
     assert isinstance(needed, Loads)
     needed.load_ms = 0
     assert assigned(d, 0.0).index == 0
@@ -106,3 +105,12 @@ def test_what_cannot_be_loaded_keeps_its_worker_until_it_has_failed() -> None:
     taken = chosen(d, replace(with_loads(math.inf), pinned=0))
     assert taken.slowdown == 1
     assert d._running.free_ms(0.0) == [math.inf]
+
+
+def test_those_who_wait_count_by_what_is_in_memory_now() -> None:
+    d, needed = dispatcher(), Loads(200)
+    chosen(d, job(500))
+    admitted(d, [replace(job(150), expected=[replace(plan, needs=(needed,)) for plan in EXPECTED])])
+    assert d.admit(job(151, reject=True), 0.0) is not None
+    needed.load_ms = 0
+    assert d.admit(job(151, reject=True), 0.0) is None
