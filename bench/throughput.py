@@ -2,7 +2,8 @@
 
 A closed loop (`wrk`) with 1, 8 and 32 connections posts raw JPEG bodies to a real server. Beside it, in the
 same run and in turn with it, the same decoding and inference run in a plain loop on all CPUs without HTTP;
-`of loop` is the share of that loop's pictures that come through HTTP.
+`of loop` is the share of that loop's pictures that come through HTTP. Below stands whose CPU time a picture
+takes, where the kernel tells.
 
 With `--processes 1 2` a server of one process and one of two take turns, too: `--workers` of the service.
 
@@ -16,12 +17,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
 from bench import in_process, photos
-from bench.server import ServerFailed, running_server
+from bench.cpu_time import Accounts, CpuTime
+from bench.server import RunningServer, ServerFailed, running_server
 from bench.wrk import Body, Load, WrkFailed, post
 from model_store.device import cpu_model, keep_freed_memory, usable_cpus
 from model_store.runtime import RUNTIME_VERSION, OnnxSession
@@ -36,11 +38,13 @@ _WARM_UP_S, _WARM_UPS = 1, 20
 @dataclass(frozen=True)
 class Row:
     """One variant ("" for what an URL runs) with one picture: all rounds of `LOOP`, of so many
-    connections ("8"), and of so many to several processes ("8 to 2")."""
+    connections ("8"), and of so many to several processes ("8 to 2"). `cpu` is of a request in each of the
+    rounds to one process."""
 
     variant: str
     picture: str
     rounds: dict[str, list[Load]]
+    cpu: dict[str, list[CpuTime]] = field(default_factory=dict)
 
     def median(self, name: str) -> Load:
         """The round in the middle by requests a second, with the errors of all."""
@@ -56,6 +60,14 @@ class Row:
         pairs = zip(self.rounds[name], loops, strict=True)
         return statistics.median(load.requests_per_s / of.requests_per_s for load, of in pairs)
 
+    def cpu_of(self, name: str) -> CpuTime | None:
+        """The medians over the rounds; None where it was not accounted for."""
+        times = self.cpu.get(name)
+        if not times:
+            return None
+        names = [each.name for each in fields(CpuTime)]
+        return CpuTime(*(statistics.median(getattr(time, name) for time in times) for name in names))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
@@ -67,11 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.store:  # before anything is measured
             for variant in filter(None, variants):
                 ModelStore(options.store).open("imagenet", variant)
-        with _servers(options) as base_urls:
+        with _servers(options) as servers:
             for variant in variants:
-                urls = {of: f"{url}/v1/classify?variant={variant}" for of, url in base_urls.items()}
                 for name, picture in pictures.items():
-                    rows.append(_measured(options, urls or {1: options.url}, variant, name, picture))
+                    rows.append(_measured(options, servers, variant, name, picture))
                     print("\n".join(lines(rows[-1])), flush=True)
     except (WrkFailed, StoreError, ServerFailed) as error:
         print(f"throughput: {error}", file=sys.stderr)
@@ -103,34 +114,49 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _servers(options: argparse.Namespace) -> Iterator[dict[int, str]]:
-    """By the number of their processes the addresses of servers over the store; none for an URL."""
+def _servers(options: argparse.Namespace) -> Iterator[dict[int, RunningServer]]:
+    """Servers over the store, by the number of their processes; none for an URL."""
     with contextlib.ExitStack() as stack:
         found = {}
         for count in () if options.url else options.processes:
             state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            server = stack.enter_context(running_server(options.store, state, workers=str(count)))
-            found[count] = server.base_url
+            found[count] = stack.enter_context(running_server(options.store, state, workers=str(count)))
         yield found
 
 
 def _measured(
-    options: argparse.Namespace, urls: Mapping[int, str], variant: str, name: str, picture: bytes
+    options: argparse.Namespace,
+    servers: Mapping[int, RunningServer],
+    variant: str,
+    name: str,
+    picture: bytes,
 ) -> Row:
+    urls = {of: f"{server.base_url}/v1/classify?variant={variant}" for of, server in servers.items()}
     runs: dict[str, Callable[[int], Load]] = {}
     if options.store and variant:
         runs[LOOP] = _loop(options.store, variant, picture)
     for connections in options.connections:
-        for processes, url in urls.items():
+        for processes, url in (urls or {1: options.url}).items():
             key = str(connections) if processes == 1 else f"{connections} to {processes}"
             runs[key] = partial(post, url, Body(picture), connections)
     for run in runs.values():
         _warm_up(run)
-    rounds: dict[str, list[Load]] = {key: [] for key in runs}
+    row = Row(variant, name, {key: [] for key in runs})
     for _ in range(options.rounds):
         for key, run in runs.items():
-            rounds[key].append(run(options.seconds))
-    return Row(variant, name, rounds)
+            accounts = _accounts(servers) if key.isdecimal() else None
+            load = run(options.seconds)
+            row.rounds[key].append(load)
+            if accounts is not None:
+                row.cpu.setdefault(key, []).append(accounts.since(load.requests))
+    return row
+
+
+def _accounts(servers: Mapping[int, RunningServer]) -> Accounts | None:
+    """Of the server with one process, where there is one and the kernel tells."""
+    with contextlib.suppress(OSError):
+        return Accounts.of(servers[1].process.pid) if 1 in servers else None
+    return None
 
 
 def _warm_up(run: Callable[[int], Load]) -> None:
@@ -158,6 +184,12 @@ def lines(row: Row) -> list[str]:
         if share is not None and name != LOOP:
             text += f"  {share:.3f} of loop"
         found.append(text + (f"  {load.errors} ERRORS" if load.errors else ""))
+        cpu = row.cpu_of(name)
+        if cpu is not None:
+            found.append(
+                f"    CPU ms a picture: event loop {cpu.loop_ms:.2f}, workers {cpu.workers_ms:.2f}, "
+                f"wrk {cpu.generator_ms:.2f}, idle {cpu.idle_ms:.2f}"
+            )
     return found
 
 
@@ -180,6 +212,7 @@ def report(rows: Sequence[Row], seconds: int) -> dict[str, object]:
                 "picture": row.picture,
                 "loads": {name: asdict(row.median(name)) for name in row.rounds},
                 "of_loop": {name: row.of_loop(name) for name in row.rounds if name != LOOP},
+                "cpu": {name: asdict(cpu) for name in row.rounds if (cpu := row.cpu_of(name)) is not None},
                 "rounds": {name: [asdict(load) for load in loads] for name, loads in row.rounds.items()},
             }
             for row in rows

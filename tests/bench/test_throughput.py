@@ -11,6 +11,7 @@ from bench import photos, throughput, wrk
 from bench.random_store import fill
 from bench.throughput import LOOP, Row
 from bench.wrk import Load, WrkFailed
+from model_store.device import usable_cpus
 
 SUMMARY = {
     "requests": 400, "duration_us": 2_000_000, "p50_us": 19_500, "p99_us": 30_250,
@@ -85,6 +86,11 @@ def test_a_real_server_is_loaded_and_compared_with_the_loop(
             assert row["loads"][name]["requests"] > 0
             assert row["loads"][name]["errors"] == 0
             assert row["of_loop"][name] > 0
+        cpu = row["cpu"]["2"]
+        assert all(cpu[of] > 0 for of in ("loop_ms", "workers_ms", "generator_ms"))
+        # No more than there is: what all CPUs had from one answer to the next, and the start of wrk.
+        assert sum(cpu.values()) < 2 * usable_cpus() * 1e3 / row["loads"]["2"]["requests_per_s"]
+        assert "2 to 2" not in row["cpu"]
 
 
 def test_a_variant_that_the_store_lacks_is_told_before_anything_is_measured(
