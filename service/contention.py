@@ -112,9 +112,11 @@ class Contention:
             return math.inf  # nobody to step aside for, whatever came before
         ends = now + self._estimates.answer_bound_ms
         slacks = [job.slack_ms(ends)]
-        for other in itertools.islice(self._queue, _LOOK_AHEAD):
-            if other.deadline is not None and not other.late:
-                slacks.append(other.deadline - ends)
+        slacks += [
+            other.deadline - ends
+            for other in itertools.islice(self._queue, _LOOK_AHEAD)
+            if other.deadline is not None and not other.late
+        ]
         fastest_ms = costs.bounds_ms[job.fastest] - self._estimates.answer_bound_ms
         common = planner.common_work(slacks, self._running.workers, self._estimates.spread, fastest_ms)
         steady = self._shares.limit_ms(self._arrivals.share_ms(now))

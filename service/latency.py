@@ -196,19 +196,15 @@ class LatencyEstimates:
         self, plans: Sequence[Planned], header: ImageHeader, preprocessing: Preprocessing
     ) -> list[Expected]:
         """Of each plan, before correction, for a picture of this header."""
-        decode_ms = {
-            size: self.decode_ms(header, size, preprocessing) for size in {plan.resolution for plan in plans}
-        }
-        return [
-            Expected(
-                plan.key,
-                decode_ms[plan.resolution],
-                self._inference[plan.key].p50,
-                plan.threads,
-                plan.needs,
-            )
-            for plan in plans
-        ]
+        decode_ms: dict[int, float] = {}
+        found = []
+        for plan in plans:
+            key, size = plan.key, plan.resolution
+            if size not in decode_ms:
+                decode_ms[size] = self.decode_ms(header, size, preprocessing)
+            inference_ms = self._inference[key].p50
+            found.append(Expected(key, decode_ms[size], inference_ms, plan.threads, plan.needs))
+        return found
 
     def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
         """What the profile expects of decoding such a picture to `size`."""

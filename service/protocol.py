@@ -3,7 +3,7 @@
 import asyncio
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import errors
 from service.middleware import REQUEST_ID, new_request_id
@@ -14,6 +14,7 @@ from service.responses import problem_response
 KEEP_ALIVE_S = 75
 _LARGEST_HEAD = 64 << 10  # bytes, and what is read with its end
 _MOST_PIPELINED = 256  # requests on one connection whose turn has not come
+_CONTINUE = b"HTTP/1.1 100 "
 _REST_S = 30.0  # for what is still on its way of a body that was answered before its end
 
 
@@ -64,7 +65,7 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("too many requests wait on one connection")  # the parser stops, and it is 400
         self._in_body = True
         super().on_headers_complete()
-        self.cycle.transport = _Answering(self, self.cycle)  # type: ignore[assignment]
+        self.cycle.transport = _Answering(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -159,19 +160,19 @@ class _Answering:
     """What a request's answer is written to. Its head leaves with the first part of its body, in one call of
     the system; where it ends is the protocol's to decide."""
 
-    __slots__ = ("_begun", "_cycle", "_head", "_protocol", "is_closing")
+    __slots__ = ("_begun", "_head", "_protocol", "is_closing")
 
-    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
-        self._protocol, self._cycle = protocol, cycle
-        self._begun, self._head = cycle.scope["method"] == "HEAD", b""  # to which there is no body
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._begun, self._head = protocol.scope["method"] == "HEAD", b""  # to which there is no body
         self.is_closing = protocol.transport.is_closing
 
     def write(self, data: bytes) -> None:
-        if self._cycle.response_started and not self._begun:
-            self._begun, self._head = True, data
-        else:
+        if self._begun or data.startswith(_CONTINUE):
             self._protocol.answer(self._head + data)
             self._head = b""
+        else:
+            self._begun, self._head = True, data
 
     def close(self) -> None:
         if self._head:  # the answer broke off

@@ -163,5 +163,7 @@ def respond(service: Service, outcome: Outcome[Any], answer: BaseModel, latency:
 
 def server_timing(latency: Latency) -> str:
     """The phases as in the body, for browsers and proxies."""
-    phases = ("receive", "queue", "decode", "inference", "total")
-    return ", ".join(f"{name};dur={getattr(latency, f'{name}_ms')}" for name in phases)
+    return (
+        f"receive;dur={latency.receive_ms}, queue;dur={latency.queue_ms}, decode;dur={latency.decode_ms}, "
+        f"inference;dur={latency.inference_ms}, total;dur={latency.total_ms}"
+    )

@@ -1,6 +1,7 @@
 """Connections of all kinds against a small application on uvicorn, in this process."""
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -253,3 +254,24 @@ def test_of_an_answer_that_breaks_off_the_head_arrives(caplog: pytest.LogCapture
 
     ask(talk)
     assert "without completing response" in caplog.text
+
+
+def test_what_is_answered_is_gone_without_the_garbage_collector() -> None:
+    """Which would have to be waited for, pictures and all, and stops everything while it is at it."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                writer.write(
+                    b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+                )
+                assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                writer.write(b"hello")
+                await reader.readuntil(b"\r\n\r\nhello")
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
+
+    ask(talk)
