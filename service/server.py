@@ -1,6 +1,7 @@
 """One server process: uvicorn with the service's own way to end."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -39,7 +40,7 @@ def serve(settings: Settings, listening: socket.socket | None = None, *, loads_f
             log_unbound(settings, error)
             return 1
         log_bound(listening)
-    service = Service(settings)
+    service = Service(settings, spare_collector)
     if loads_first:
         with contextlib.suppress(Exception):  # logged where it happened
             service.start()
@@ -49,6 +50,13 @@ def serve(settings: Settings, listening: socket.socket | None = None, *, loads_f
     on_hangup(server.handle_exit)  # the others are uvicorn's to watch
     server.run(sockets=[listening])
     return 0 if server.started or server.asked_to_end else 1
+
+
+def spare_collector() -> None:
+    """What there is now stays, so the garbage collector need not go through it ever again: that stops all
+    threads that run Python, for 50 ms on a fast core."""
+    gc.collect()
+    gc.freeze()
 
 
 def on_hangup(handle: Callable[[int, FrameType | None], None]) -> None:

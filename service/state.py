@@ -1,6 +1,7 @@
 """What the running service holds, from starting over ready to draining."""
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -38,10 +39,11 @@ Phase = Literal["starting", "ready", "draining", "failed"]
 
 
 class Service:
-    """The catalog and the scheduler, once they are there."""
+    """The catalog and the scheduler, once they are there; `on_loaded` is called then, before it is ready."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_loaded: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
+        self._on_loaded = on_loaded
         self.phase: Phase = "starting"
         self.metrics = Metrics()
         self._catalog: Catalog | None = None
@@ -75,6 +77,7 @@ class Service:
         try:
             with ThreadPoolExecutor(1, "start", lower_priority, (WORKER_NICENESS,)) as thread:
                 catalog, scheduler = thread.submit(self._load, threads).result()
+            self._on_loaded()
             scheduler.start()  # not on that thread, whose low priority all its threads would inherit
         except Exception:
             self.phase = "failed"

@@ -187,6 +187,17 @@ def test_without_threads_for_its_workers_it_fails_and_says_so(
     service.stop()
 
 
+def test_what_is_loaded_is_spared_the_garbage_collector(own_store: Path, tmp_path: Path) -> None:
+    phases = []
+    service = Service(Settings(store=own_store, state_dir=tmp_path), lambda: phases.append(service.phase))
+    service.start()
+    service.stop()
+    assert phases == ["starting"]
+    code = "import gc; from service import server; server.spare_collector(); print(gc.get_freeze_count())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(told.stdout) > 10_000
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_start_that_waits_for_another_process_can_be_ended(
     own_store: Path, tmp_path: Path, workers: str
