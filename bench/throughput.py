@@ -147,7 +147,9 @@ def _measured(
             accounts = _accounts(servers) if key.isdecimal() else None
             load = run(options.seconds)
             row.rounds[key].append(load)
-            if accounts is not None:
+            if accounts is None:
+                continue
+            with contextlib.suppress(OSError):  # a thread has just ended, or the server
                 row.cpu.setdefault(key, []).append(accounts.since(load.requests))
     return row
 
