@@ -23,7 +23,7 @@ RUN install -d -o 65532 -g 65532 /state/state /store/store && \
 # ---- everything, for either CPU: what `server` carries, and of the builder's CPU what makes the models
 FROM tools AS site-amd64
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_certificates --mount=type=cache,target=/root/.cache/pip \
-    deploy/with_secrets.sh python3 deploy/assemble.py --machine amd64 --extra build \
+    deploy/with_secrets.sh python3 deploy/assemble.py --machine amd64 --extra build,resize \
       --constraints deploy/constraints.txt --into /site/app .
 
 FROM tools AS site-arm64

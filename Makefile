@@ -43,7 +43,7 @@ format: $(VENV)/.dev
 
 # The table of docs/performance.md; 15 minutes on a machine that does nothing else. PHOTOS= is a folder of JPEGs.
 peers: $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,resize,bench]'
 	$(BIN)/model-store pull imagenet --if-empty --store $(STORE)
 	$(BIN)/python -m bench.peers --fresh --store $(STORE) --photos $(PHOTOS)
 
@@ -55,11 +55,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,resize]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,resize,dev]'
 	@touch $@ $(VENV)/.serve
 
 $(VENV)/.openvino: pyproject.toml | $(VENV)/.dev

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
-from model_store import device, evaluate, jpeg
+from model_store import device, evaluate, jpeg, resampling
 from model_store.imaging import UInt8Array, decode, sample_picture
 from model_store.manifest import Preprocessing
 from model_store.runtime import OnnxSession
@@ -54,11 +55,12 @@ def served(data: bytes, size: int) -> UInt8Array:
     return decode(data, size, _PREPROCESSING)
 
 
-WAYS: dict[str, tuple[Way, bool, bool]] = {  # with simplejpeg, with memory kept
-    "Pillow": (pillow, True, False),
-    "Pillow, draft": (pillow_draft, True, False),
-    "ours": (served, True, True),
-    "ours, no simplejpeg": (served, False, True),
+WAYS: dict[str, tuple[Way, bool, frozenset[ModuleType]]] = {  # with memory kept, and what is left to Pillow
+    "Pillow": (pillow, False, frozenset()),
+    "Pillow, draft": (pillow_draft, False, frozenset()),
+    "ours": (served, True, frozenset()),
+    "ours, no resize": (served, True, frozenset({resampling})),
+    "nor simplejpeg": (served, True, frozenset({resampling, jpeg})),
 }
 
 
@@ -125,9 +127,11 @@ def _worker(name: str) -> Iterator[Connection]:
 
 
 def _work(name: str, connection: Connection) -> None:
-    way, with_simplejpeg, memory_kept = WAYS[name]
-    if not with_simplejpeg:
+    way, memory_kept, left_out = WAYS[name]
+    if jpeg in left_out:
         vars(jpeg)["simplejpeg"] = None
+    if resampling in left_out:
+        vars(resampling)["_own"] = None
     if memory_kept:
         device.keep_freed_memory()
     while (task := connection.recv()) is not None:

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="an empty or absent folder")
     parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64", "amd64", "arm64"))
     parser.add_argument("--python", default=f"{sys.version_info.major}.{sys.version_info.minor}")
-    parser.add_argument("--extra", help="an extra of the project, such as build")
+    parser.add_argument("--extra", help="extras of the project, such as build,resize")
     parser.add_argument("--constraints", type=Path, help="versions, as pip's -c takes them")
     parser.add_argument("--serving-only", action="store_true", help="leave out what only fills a store")
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""From the bytes of a picture to what a variant sees. The only importer of PIL; JPEG goes through `jpeg`.
+"""From the bytes of a picture to what a variant sees. The only importer of PIL; JPEG goes through `jpeg`, and
+pixels in memory through `resampling`, where they can.
 
 Two steps, so that limits hold before pixels are decoded: `probe` reads the header, `decode` makes
 the upright RGB array of the wanted size, of what is as large as its header said.
@@ -20,7 +21,7 @@ from PIL import (
     __version__,
 )
 
-from model_store import headers, jpeg
+from model_store import headers, jpeg, resampling
 from model_store.manifest import Preprocessing
 from model_store.sampling import sampled
 
@@ -38,7 +39,7 @@ _PLUGINS = (
 )
 FORMATS: tuple[str, ...] = tuple(plugin.format for plugin in _PLUGINS)
 PROGRESSIVE = "JPEG-progressive"
-DECODER_VERSION = ", ".join(filter(None, (f"pillow-{__version__}", jpeg.VERSION)))
+DECODER_VERSION = ", ".join(filter(None, (f"pillow-{__version__}", jpeg.VERSION, resampling.VERSION)))
 
 # Pillow's own guard warns on a global; the limit of `probe` takes its place, from the same header.
 Image.MAX_IMAGE_PIXELS = None
@@ -153,13 +154,12 @@ def decode_sized(data: bytes, size: int, preprocessing: Preprocessing) -> tuple[
         scale = ImageHeader(_format(image), *image.size, len(data)).scale(size, preprocessing)
         left, top, right, bottom = _central_box(image.size, preprocessing.central_fraction)
         step = max(image.size) / size
-        image = _load(image, data, scale)
+        loaded = _load(image, data, scale)
         if preprocessing.fit == "pad":
-            return sampled(_upright(_rgb(image), orientation), size, step, scale), upright
+            return sampled(_upright(_rgb(loaded), orientation), size, step, scale), upright
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
-        small = _resize(image, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
-        pixels = np.asarray(_opaque_rgb(small))
+        pixels = _resize(loaded, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
     except Exception as error:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
         raise UnreadableImage("the picture is truncated or damaged") from error
@@ -194,8 +194,7 @@ def upright_picture(data: bytes, least_side: int | None = None) -> tuple[UInt8Ar
 
 def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
     """[size, size, 3] of the part `box` of [height, width, 3], inside it, averaged as in `decode`."""
-    image = Image.fromarray(pixels).resize((size, size), _FILTER, box=box, reducing_gap=_REDUCING_GAP)
-    return np.asarray(image)
+    return _resize(pixels, size, box, _FILTER)
 
 
 def _frame(data: bytes) -> headers.Frame:
@@ -217,13 +216,13 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or ""
 
 
-def _load(image: Image.Image, data: bytes, scale: int) -> Image.Image:
-    """The whole picture with its sides divided by `scale`, rounded up."""
+def _load(image: Image.Image, data: bytes, scale: int) -> Image.Image | UInt8Array:
+    """The whole picture with its sides divided by `scale`, rounded up: where `jpeg` has decoded it, RGB
+    [height, width, 3] or grey [height, width, 1]."""
     if _format(image) == "JPEG" and image.mode in ("RGB", "L"):
         pixels = jpeg.decode(data, image.size, scale, grey=image.mode == "L")
         if pixels is not None:
-            height, width, _ = pixels.shape
-            return Image.frombuffer(image.mode, (width, height), pixels, "raw", image.mode, 0, 1)
+            return pixels
     if scale > 1:
         image.draft(None, (image.width // scale, image.height // scale))
     image.load()
@@ -275,13 +274,35 @@ def _central_box(size: tuple[int, int], fraction: float) -> tuple[int, int, int,
     return left, top, width - left, height - top
 
 
-def _resize(image: Image.Image, size: int, box: Box, filter: Image.Resampling) -> Image.Image:
+def _as_image(loaded: Image.Image | UInt8Array) -> Image.Image:
+    if isinstance(loaded, Image.Image):
+        return loaded
+    return Image.fromarray(loaded if loaded.shape[2] == 3 else loaded[:, :, 0])
+
+
+def _resize(loaded: Image.Image | UInt8Array, size: int, box: Box, filter: Image.Resampling) -> UInt8Array:
+    """[size, size, 3] of the part `box`, on white."""
+    pixels = _resampled(loaded, size, box) if filter == _FILTER else None
+    return _resize_image(_as_image(loaded), size, box, filter) if pixels is None else pixels
+
+
+def _resampled(loaded: Image.Image | UInt8Array, size: int, box: Box) -> UInt8Array | None:
+    """As `_resize` with `_FILTER`, where something faster than Pillow can."""
+    if not isinstance(loaded, np.ndarray) or loaded.shape[2] != 3:
+        return None
+    if max(box[2] - box[0], box[3] - box[1]) >= 2 * _REDUCING_GAP * size:
+        return None  # averaged by whole factors first
+    return resampling.bilinear(loaded, size, box)
+
+
+def _resize_image(image: Image.Image, size: int, box: Box, filter: Image.Resampling) -> UInt8Array:
     if image.mode not in _AVERAGED_MODES or "transparency" in image.info:
         # The crop first: less to convert.
         left, top = int(box[0]), int(box[1])
         image = _averaged(image.crop((left, top, math.ceil(box[2]), math.ceil(box[3]))))
         box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    return image.resize((size, size), filter, box=box, reducing_gap=_REDUCING_GAP)
+    small = image.resize((size, size), filter, box=box, reducing_gap=_REDUCING_GAP)
+    return np.asarray(_opaque_rgb(small))
 
 
 def _averaged(image: Image.Image) -> Image.Image:
@@ -297,9 +318,12 @@ def _averaged(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _rgb(image: Image.Image) -> UInt8Array:
-    """The whole picture, [height, width, 3]. In strips: a conversion keeps the interpreter until it is done,
-    and a copy of its own in memory."""
+def _rgb(loaded: Image.Image | UInt8Array) -> UInt8Array:
+    """A copy of the whole picture, [height, width, 3]. In strips: a conversion keeps the interpreter until it
+    is done, and a copy of its own in memory."""
+    if isinstance(loaded, np.ndarray) and loaded.shape[2] == 3:
+        return loaded.copy()
+    image = _as_image(loaded)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):

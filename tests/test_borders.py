@@ -28,6 +28,7 @@ RUNNING_SIDE = {
     "photo",
     "profile",
     "ranking",
+    "resampling",
     "runtime",
     "sampling",
     "self_test",
@@ -111,6 +112,7 @@ def test_decoders_and_the_runtime_have_one_importer_each() -> None:
     files = _package("model_store") | _package("service")
     assert _using(files, "PIL") == {"model_store/imaging.py"}
     assert _using(files, "simplejpeg") == {"model_store/jpeg.py"}
+    assert _using(files, "cykooz_resizer") == {"model_store/resampling.py"}
     assert _using(files, "onnxruntime") == {"model_store/runtime.py"}
 
 
