@@ -26,7 +26,7 @@ class Classified(NamedTuple):
 class Classification:
     """Scores of an encoded picture, by the task's most accurate variant that is in time.
 
-    A pinned variant runs on one thread; nothing else needs an estimate then.
+    Of a pinned variant only its own plans need an estimate.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Classification:
         self.plans: Sequence[Plan] = catalog.plans
         self.accuracies: Sequence[float] = catalog.top1
         if pinned is not None:
-            self.plans = [next(plan for plan in catalog.plans if plan.variant is pinned)]
-            self.accuracies = [pinned.top1]
+            self.plans = [plan for plan in catalog.plans if plan.variant is pinned]
+            self.accuracies = [pinned.top1] * len(self.plans)
 
     @property
     def task(self) -> str:

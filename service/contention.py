@@ -24,6 +24,7 @@ _EACH_MS = 2.8
 # Of what those in a hurry lose by finding no worker free, so much is left where they may run ahead of others:
 # one at a time can, with a part of a core, so that it has to be content with less.
 _STILL_LOST = 0.3
+_NOTHING = 1e-6  # of accuracy: sums of what came and went are not quite 0
 # Pictures of one camera have one size.
 _frontier = functools.lru_cache(maxsize=256)(planner.frontier)
 
@@ -121,6 +122,10 @@ class Contention:
         common = planner.common_work(slacks, self._running.workers, self._estimates.spread, fastest_ms)
         steady = self._shares.limit_ms(self._arrivals.share_ms(now))
         return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
+
+    def harmless(self, busy_ms: float) -> bool:
+        """Whether, by the latest arrivals, nobody loses who comes while all workers are busy for so long."""
+        return self._arrivals.losses([busy_ms])[0] < _NOTHING
 
     def lost(self, job: Job, accuracy: float, now: float) -> None:
         """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more

@@ -25,6 +25,8 @@ LATE_PATIENCE_MS = 1_000.0
 _ROOM = 1.2
 # Within so many times its bound a variant is surely in time.
 _SURELY = 1.5
+# So many requests in a row found nobody else there, for one without a budget to take all workers.
+_LONELY = 8
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
 
@@ -52,6 +54,7 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
+        self._lonely = 0  # so many requests in a row have found nobody else there
         self._pessimism = Pessimism()
         self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
 
@@ -88,6 +91,7 @@ class Dispatcher:
         self._contention.rank(job)
         job.submitted = now
         job.alone = not self._queue and not self._running
+        self._lonely = self._lonely + 1 if job.alone else 0
         job.in_line = not self._at_once
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         hopeful = self._contention.came(job, now)
@@ -223,15 +227,29 @@ class Dispatcher:
     def _assign_patient(self, job: Job, now: float) -> Assignment:
         """A pinned variant, the most accurate one without a budget, the fastest one when late."""
         decision: Decision
-        if job.pinned is not None:
-            index, decision = job.pinned, "pinned"
-        elif job.deadline is None:
+        if job.deadline is None:
             index, decision = _best_that_loads(job.expected), "unbounded"
+            if job.pinned is not None:
+                index, decision = job.pinned, "pinned"
+            index = self._on_all_workers(job, index) or index
+        elif job.pinned is not None:
+            index, decision = job.pinned, "pinned"
         else:
             index = job.fastest
             idle = self.estimates.bound_ms(job.expected[index]) <= job.deadline - job.submitted
             decision = "degraded" if idle else "infeasible"
         return self._assign(job, index, decision, now)
+
+    def _on_all_workers(self, job: Job, index: int) -> int | None:
+        """The plan of the same variant with the threads of all workers, where there is one, and nobody who
+        would have to wait for them: others come one at a time, and none of them in a hurry."""
+        several = index + 1
+        if self._lonely < _LONELY or self._queue or self._running or several >= len(job.expected):
+            return None
+        expected = job.expected[several]
+        if expected.threads == 1 or not self._contention.harmless(self.estimates.bound_ms(expected)):
+            return None
+        return several
 
     def _assign(self, job: Job, index: int, decision: Decision, now: float) -> Assignment:
         estimates = self.estimates

@@ -17,8 +17,8 @@ class Job:
     """One request. `expected` has what each plan is expected to take, the most accurate variant first and
     of each the plan with one thread first, and `top1` how accurate each is.
 
-    `deadline` is None without a budget. `pinned` is the place of the only plan allowed. `payload` is the
-    caller's own.
+    `deadline` is None without a budget. `pinned` is the place of the only variant's plan with one thread.
+    `payload` is the caller's own.
     """
 
     expected: list[Expected]

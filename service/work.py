@@ -47,7 +47,7 @@ class Work(Protocol[Result]):
 
     @property
     def pinned(self) -> bool:
-        """Whether the client chose the way, the only one then."""
+        """Whether the client chose the variant: then there are its own ways only, with one thread first."""
         ...
 
     def expected(self, estimates: LatencyEstimates) -> list[Expected]:

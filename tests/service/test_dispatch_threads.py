@@ -1,8 +1,10 @@
 """The dispatcher where one picture may have the threads of all workers."""
 
+import pytest
+
 from model_store.profile import DeviceProfile, Quantiles
-from service.dispatch import Dispatcher
-from service.jobs import Job
+from service.dispatch import _LONELY, Dispatcher
+from service.jobs import Assignment, Job
 from service.latency import Expected, LatencyEstimates
 from tests.service.dispatching import admitted, assigned, finished
 
@@ -49,6 +51,61 @@ def test_one_thread_serves_where_it_is_enough_or_another_request_is_there() -> N
     d = parallel_dispatcher()
     admitted(d, [parallel_job(20), parallel_job(20)])
     assert [assigned(d, 0.0).threads for _ in range(2)] == [1, 1]
+
+
+def answered_alone(d: Dispatcher, requests: int, start: float = 0.0) -> list[Assignment]:
+    """Without a budget, each long after the one before was done."""
+    taken = []
+    for i in range(requests):
+        now = start + 50.0 * i
+        admitted(d, [parallel_job(None, now)], now)
+        taken.append(assigned(d, now))
+        finished(d, taken[-1], now + taken[-1].expected.service_ms)
+    return taken
+
+
+@pytest.mark.parametrize("pinned", [None, 0])
+def test_without_a_budget_all_threads_serve_one_who_has_been_alone_for_long(pinned: int | None) -> None:
+    d = parallel_dispatcher()
+    assert {taken.threads for taken in answered_alone(d, _LONELY - 1)} == {1}
+    now = 1_000.0
+    lonely = parallel_job(None, now)
+    lonely.pinned = pinned
+    admitted(d, [lonely], now)
+    taken = assigned(d, now)
+    assert (taken.index, taken.threads) == (1, 2)
+    assert taken.decision == ("unbounded" if pinned is None else "pinned")
+    # Whoever comes meanwhile is answered next, and all have one thread from then on.
+    admitted(d, [parallel_job(None, now + 1)], now + 1)
+    assert d.next(now + 1) is None
+    finished(d, taken, now + 9)
+    second = assigned(d, now + 9)
+    finished(d, second, now + 26)
+    admitted(d, [parallel_job(None, now + 50)], now + 50)
+    assert (second.threads, assigned(d, now + 50).threads) == (1, 1)
+
+
+def test_a_pinned_variant_with_a_budget_has_one_thread() -> None:
+    d = parallel_dispatcher()
+    answered_alone(d, 2 * _LONELY)
+    now = 1_000.0
+    hurried = parallel_job(12, now)
+    hurried.pinned = 0
+    admitted(d, [hurried], now)
+    assert assigned(d, now).threads == 1
+
+
+def test_nobody_takes_all_threads_where_others_in_a_hurry_come_soon_after_one_another() -> None:
+    d = parallel_dispatcher()
+    for start in range(0, 3_000, 75):
+        admitted(d, [parallel_job(12, start)], start)
+        first = assigned(d, start)
+        admitted(d, [parallel_job(12, start + 3)], start + 3)
+        done = start + first.expected.service_ms
+        finished(d, first, done)
+        second = assigned(d, done)
+        finished(d, second, done + second.expected.service_ms)
+    assert {taken.threads for taken in answered_alone(d, 2 * _LONELY, 3_000.0)} == {1}
 
 
 def test_a_failed_run_of_all_threads_frees_the_workers() -> None:
