@@ -15,6 +15,8 @@ from service.responses import problem_response
 log = logging.getLogger(__name__)
 
 REQUEST_ID = b"x-request-id"
+# Of a request's ASGI extensions, where `protocol.py` serves: a future, done when nobody waits for answers.
+CONNECTION_LOST = "mobilenet.connection_lost"
 # Anything else could smuggle lines into logs.
 _HARMLESS = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 

@@ -3,10 +3,11 @@
 import asyncio
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import errors
-from service.middleware import REQUEST_ID, new_request_id
+from service.middleware import CONNECTION_LOST, REQUEST_ID, new_request_id
 from service.responses import problem_response
 
 # Longer than proxies and clients keep idle connections (60 s is common): whoever closes first must be the one
@@ -29,10 +30,12 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._lost: asyncio.Future[None] = self.loop.create_future()
         self._limit_wait(KEEP_ALIVE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_wait()
+        self._tell_lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,6 +54,8 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(errors.MalformedRequest(f"the head has more than {_LARGEST_HEAD} bytes"))
             elif self._in_head:
                 self._limit_wait(KEEP_ALIVE_S)
+            elif self._in_body and len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -64,12 +69,17 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MOST_PIPELINED:
             raise ValueError("too many requests wait on one connection")  # the parser stops, and it is 400
         self._in_body = True
+        self.scope["extensions"] = {CONNECTION_LOST: self._lost}  # type: ignore[dict-item]
         super().on_headers_complete()
         self.cycle.transport = _Answering(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
+        """uvicorn's stops reading behind so many bytes, and the route has it go on: two calls of the system,
+        for nothing where the rest of the body has come with them."""
         self._unparsed = 0
-        super().on_body(body)
+        if not self.cycle.response_complete:
+            self.cycle.body += body
+            self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self._unparsed = 0
@@ -94,6 +104,10 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(errors.MalformedRequest("this is not an HTTP request that can be parsed"))
+
+    def _tell_lost(self) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
 
     def _offers_upgrade(self) -> bool:
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
@@ -152,6 +166,7 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # an answer that was still to come would follow this one
             self.cycle.message_event.set()
+            self._tell_lost()
         self._in_body = True  # what follows cannot be told apart
         self.close()
 

@@ -7,7 +7,6 @@ from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
 from model_store.imaging import (
     FORMATS,
@@ -90,15 +89,19 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_STALLED_S) as stalled:
-            async for chunk in request.stream():
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise errors.MalformedRequest("the connection ended inside the body")
+                chunk, more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
                 if size > max_bytes:
                     raise errors.BodyTooLarge(max_bytes)
                 chunks.append(chunk)
-                until = (stalled.when() or 0.0) + len(chunk) / _SLOWEST
-                stalled.reschedule(min(until, loop.time() + _STALLED_S))
-    except ClientDisconnect:
-        raise errors.MalformedRequest("the connection ended inside the body") from None
+                if more:
+                    until = (stalled.when() or 0.0) + len(chunk) / _SLOWEST
+                    stalled.reschedule(min(until, loop.time() + _STALLED_S))
     except TimeoutError:
         raise errors.MalformedRequest(
             f"too little of the body came in {_STALLED_S:g} s; send it again", headers={"Connection": "close"}

@@ -12,6 +12,7 @@ from model_store.imaging import ImageHeader
 from service import errors
 from service.catalog import LoadedDetector, LoadedVariant, TaskCatalog
 from service.clock import now_ms
+from service.middleware import CONNECTION_LOST
 from service.routes.dependencies import query_parameters
 from service.scheduler import Outcome, Result, Scheduler, Submission
 from service.schemas import BudgetQuery, Latency, VariantRef
@@ -118,14 +119,14 @@ async def run_while_connected(
     assert serving is not None  # noqa: S101  (a route runs in a task)
     left = False
 
-    async def watch() -> None:
+    def leave(_: object) -> None:
         nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
         left = True
         serving.cancel()
 
-    watching = asyncio.ensure_future(watch())
+    lost = request.scope.get("extensions", {}).get(CONNECTION_LOST)
+    watching = lost or asyncio.ensure_future(_disconnect(request))
+    watching.add_done_callback(leave)
     try:
         return await scheduler.run(submission)
     except asyncio.CancelledError:
@@ -134,7 +135,15 @@ async def run_while_connected(
         serving.uncancel()
         raise errors.MalformedRequest("the client left before the answer") from None
     finally:
-        watching.cancel()
+        watching.remove_done_callback(leave)
+        if watching is not lost:
+            watching.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    """As any ASGI server tells it, for a task more a request."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def account(outcome: Timed, budget_ms: float | None, arrival: float, received: float) -> Latency:

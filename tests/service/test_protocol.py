@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from service import protocol
+from service.middleware import CONNECTION_LOST
 from service.server import bind
 from service.settings import Settings
 
@@ -18,7 +20,14 @@ Ask = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+told: list[str] = []  # of the connections whose loss was waited for
+
+
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["path"].startswith("/waits"):
+        await scope["extensions"][CONNECTION_LOST]
+        told.append(scope["path"])
+        return
     body, more = b"", scope["path"] != "/unread"
     while more:
         message = await receive()
@@ -107,6 +116,57 @@ def test_a_large_body_in_many_parts_is_no_head() -> None:
         assert await reader.readexactly(100_000) == b"x" * 100_000
 
     ask(talk)
+
+
+@pytest.mark.parametrize(("length", "pauses"), [(100_000, 0), (5_000_000, 1)])
+def test_reading_stops_only_where_more_is_to_come(
+    length: int, pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a body that came with its head there is nothing left to read."""
+    paused = []
+    pause = FlowControl.pause_reading
+
+    def noted(self: FlowControl) -> None:
+        paused.append(self)
+        pause(self)
+
+    monkeypatch.setattr(FlowControl, "pause_reading", noted)
+    feed = protocol.Protocol.data_received
+    parts: list[bytes] = []
+
+    def whole(self: protocol.Protocol, data: bytes) -> None:
+        """A whole small request at once, whatever the kernel has split."""
+        parts.append(data)
+        if length > 100_000:
+            feed(self, data)
+        elif len(b"".join(parts)) > length:
+            feed(self, b"".join(parts))
+
+    monkeypatch.setattr(protocol.Protocol, "data_received", whole)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length + bytes(length))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await reader.readexactly(length) == bytes(length)
+
+    ask(talk)
+    assert min(len(paused), 1) == pauses
+
+
+def test_who_waits_learns_that_nobody_is_there_behind_other_requests_too() -> None:
+    told.clear()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET.replace(b"/ ", b"/waits-1 ") + GET.replace(b"/ ", b"/waits-2 ") + GET)
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        assert told == []
+        writer.close()
+        while not told:  # noqa: ASYNC110  (for 20 s at most)
+            await asyncio.sleep(0.01)
+
+    ask(talk)
+    assert told == ["/waits-1"]
 
 
 def test_some_requests_may_wait_on_a_connection_and_not_thousands() -> None:
