@@ -3,7 +3,6 @@
 import asyncio
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import errors
@@ -54,8 +53,6 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(errors.MalformedRequest(f"the head has more than {_LARGEST_HEAD} bytes"))
             elif self._in_head:
                 self._limit_wait(KEEP_ALIVE_S)
-            elif self._in_body and len(self.cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -74,12 +71,8 @@ class Protocol(HttpToolsProtocol):
         self.cycle.transport = _Answering(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """uvicorn's stops reading behind so many bytes, and the route has it go on: two calls of the system,
-        for nothing where the rest of the body has come with them."""
         self._unparsed = 0
-        if not self.cycle.response_complete:
-            self.cycle.body += body
-            self.cycle.message_event.set()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unparsed = 0
