@@ -117,12 +117,13 @@ async def run_while_connected(
     """Waits for the outcome; a client that leaves gives its place in the queue back."""
     serving = asyncio.current_task()
     assert serving is not None  # noqa: S101  (a route runs in a task)
-    left = False
+    left = answered = False
 
     def leave(_: object) -> None:
         nonlocal left
-        left = True
-        serving.cancel()
+        if not answered:  # it may be on its way already when the outcome comes
+            left = True
+            serving.cancel()
 
     lost = request.scope.get("extensions", {}).get(CONNECTION_LOST)
     watching = lost or asyncio.ensure_future(_disconnect(request))
@@ -135,6 +136,7 @@ async def run_while_connected(
         serving.uncancel()
         raise errors.MalformedRequest("the client left before the answer") from None
     finally:
+        answered = True
         watching.remove_done_callback(leave)
         if watching is not lost:
             watching.cancel()
