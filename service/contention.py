@@ -5,7 +5,6 @@ in `sharing` and `planner`. Times in milliseconds.
 """
 
 import functools
-import itertools
 import math
 
 from service import planner, sharing
@@ -83,15 +82,15 @@ class Contention:
         """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
         return self._arrivals.share_ms(now)
 
-    def least(self, job: Job, now: float) -> int:
-        """The least plan that the job is worth taking by: not the fastest where that gains less than its time
-        would gain others."""
-        price = self._price.per_ms(now)
-        if price > 0 and job.pinned is None:
-            work = self._estimates.work_ms(job.expected[job.fastest]) + _EACH_MS
-            if job.top1[job.fastest] < price * work:
-                return job.frontier[0]
-        return job.fastest
+    def least_ms(self, job: Job, now: float) -> float:
+        """The bound of the least plan that the job is worth taking by: not the fastest where that gains less
+        than its time would gain others."""
+        efficient, least = job.expected[job.frontier[0]], job.expected[job.fastest]
+        if efficient is not least:
+            work = self._estimates.work_ms(least) + _EACH_MS
+            if job.top1[job.fastest] < self._price.per_ms(now) * work:
+                return self._estimates.bound_ms(efficient)
+        return self._estimates.bound_ms(least)
 
     def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
         """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
@@ -111,16 +110,19 @@ class Contention:
         """The most work that the job at hand may be for the sake of those behind it and those to come."""
         if not self._queue and not self._running:
             return math.inf  # nobody to step aside for, whatever came before
+        steady = self._shares.limit_ms(self._arrivals.share_ms(now))
+        allowance = planner.allowance_ms(costs.works_ms, job.frontier, steady)
+        if allowance == costs.works_ms[job.frontier[0]]:
+            return allowance  # the least that there is, whoever waits
         ends = now + self._estimates.answer_bound_ms
         slacks = [job.slack_ms(ends)]
         slacks += [
             other.deadline - ends
-            for other in itertools.islice(self._queue, _LOOK_AHEAD)
+            for other in self._queue.jobs[:_LOOK_AHEAD]
             if other.deadline is not None and not other.late
         ]
         fastest_ms = costs.bounds_ms[job.fastest] - self._estimates.answer_bound_ms
         common = planner.common_work(slacks, self._running.workers, self._estimates.spread, fastest_ms)
-        steady = self._shares.limit_ms(self._arrivals.share_ms(now))
         return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
 
     def harmless(self, busy_ms: float) -> bool:

@@ -3,7 +3,7 @@
 import bisect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from service.jobs import Job
 
@@ -21,8 +21,10 @@ class DeadlineQueue:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def __iter__(self) -> Iterator[Job]:
-        return iter(self._jobs)
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The next one first. To be read before the queue changes."""
+        return self._jobs
 
     @property
     def first(self) -> Job | None:

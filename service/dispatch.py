@@ -55,6 +55,7 @@ class Dispatcher:
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
         self._lonely = 0  # so many requests in a row have found nobody else there
+        self._loading = False  # some wait, or have waited, for what has to be brought into memory
         self._pessimism = Pessimism()
         self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
 
@@ -78,8 +79,11 @@ class Dispatcher:
     def idle_fastest_ms(self, job: Job, now: float) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
         also, where a worker is idle now, by the latest runs."""
-        allowed = self._allowed(job)
-        least = min(expected.service_ms + expected.load_ms for expected in allowed) + ANSWER_MS
+        allowed, least = self._allowed(job), math.inf
+        for expected in allowed:
+            ms = expected.service_ms + expected.load_ms if expected.needs else expected.service_ms
+            least = min(least, ms)
+        least += ANSWER_MS
         if self._at_once and self._believed(now):
             return max(least, self.estimates.median_ms(allowed[fastest(allowed)]))
         return least
@@ -89,6 +93,7 @@ class Dispatcher:
         the job insists on its deadline (`reject_late`) and the queue would make it, or others that were
         admitted, miss."""
         self._contention.rank(job)
+        self._loading |= job.loads
         job.submitted = now
         job.alone = not self._queue and not self._running
         self._lonely = self._lonely + 1 if job.alone else 0
@@ -255,8 +260,8 @@ class Dispatcher:
         estimates = self.estimates
         expected = job.expected[index].loaded
         load_ms = job.expected[index].load_ms  # once: while others load and drop, it changes
-        work = load_ms + estimates.work_ms(expected)
-        median, bound = estimates.median_ms(expected), estimates.bound_ms(expected)
+        run, median, bound = estimates.cost(expected)
+        work = load_ms + run
         share = self._contention.share_ms(now)
         # Where there is room for the best, what is promised to those who come meanwhile is surer.
         roomy = share >= _ROOM * estimates.work_ms(job.expected[0])
@@ -321,28 +326,19 @@ class Dispatcher:
     def _lateness_ms(self, job: Job, now: float) -> float:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         waiting, at = self._waiting(), self._queue.ahead(job.due)
+        free_at = [now + ms for ms in self._running.free_ms(now)]
+        least_ms = self._contention.least_ms(job, now)
         # Reckoned with more than what they are expected to be, to see who could still be in time.
         factor = self._pessimism.factor
-        ahead_ms = [factor * other.work_ms for other in waiting[:at]]
-        behind = [
-            (
-                math.inf if other.deadline is None else other.deadline - now,
-                other.least_ms,
-                factor * other.work_ms,
-            )
-            for other in waiting[at:]
-            if not other.late
-        ]
-        least_ms = self.estimates.bound_ms(job.expected[self._contention.least(job, now)])
-        demand = planner.Demand(job.slack_ms(now), least_ms, factor * job.work_ms)
-        return planner.lateness_ms(demand, self._running.free_ms(now), ahead_ms, behind)
+        return planner.lateness_ms(job, least_ms, free_at, waiting[:at], waiting[at:], factor)
 
-    def _waiting(self) -> list[Job]:
+    def _waiting(self) -> Sequence[Job]:
         """The queue, reckoned anew where what is in memory changes."""
-        waiting = list(self._queue)
-        for job in waiting:
-            if job.loads:
-                self._contention.reckon(job)
+        waiting = self._queue.jobs
+        if self._loading:
+            for job in waiting:
+                if job.loads:
+                    self._contention.reckon(job)
         return waiting
 
 

@@ -215,6 +215,18 @@ class LatencyEstimates:
         """What the profile expects of cutting one face out and running a variant of `size` pixels on it."""
         return self._decode[CUT].predict_ms(_ANY, size) + self._inference[key].p50
 
+    def cost(self, expected: Expected) -> tuple[float, float, float]:
+        """Of one: see `work_ms`, `median_ms` and `bound_ms`."""
+        ratio, answer, service_ms = self._present(expected.key).service, self._answer, expected.service_ms
+        work = service_ms * ratio.median
+        if expected.needs:
+            work += expected.load_ms
+        median = work + answer.median
+        # What is independent of each other is seldom slow at once: the excesses over the medians add as
+        # standard deviations do.
+        excess = math.hypot(service_ms * (ratio.bound - ratio.median), answer.bound - answer.median)
+        return work, median, median + excess
+
     def work_ms(self, expected: Expected) -> float:
         """A worker needs no more for half of such requests."""
         work = expected.service_ms * self._present(expected.key).service.median
@@ -226,11 +238,7 @@ class LatencyEstimates:
 
     def bound_ms(self, expected: Expected) -> float:
         """From a worker's start to the answer's, for almost all such requests."""
-        ratio, answer, service_ms = self._present(expected.key).service, self._answer, expected.service_ms
-        median = service_ms * ratio.median + answer.median
-        if expected.needs:
-            median += expected.load_ms
-        return median + math.hypot(service_ms * (ratio.bound - ratio.median), answer.bound - answer.median)
+        return self.cost(expected)[2]
 
     @property
     def answer_bound_ms(self) -> float:
@@ -253,8 +261,6 @@ class LatencyEstimates:
             if e.needs:
                 work += e.load_ms
             median = work + answer
-            # What is independent of each other is seldom slow at once: the excesses over the medians add as
-            # standard deviations do.
             bound = median + math.hypot(service * (ratio.bound - ratio.median), answer_excess)
             if e.threads > 1:
                 work = math.inf

@@ -10,7 +10,7 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
 
 from service.latency import LATE_AT_BOUND, Ahead, Costs
 from service.schemas import Decision
@@ -143,8 +143,11 @@ def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> Sequence[int]:
 
 def allowance_ms(works_ms: Sequence[float], frontier: Sequence[int], limit_ms: float) -> float:
     """The work of the largest variant of the frontier within the limit, and of its first in any case."""
-    within = (works_ms[i] for i in frontier if works_ms[i] <= limit_ms)
-    return max(within, default=works_ms[frontier[0]])
+    most = works_ms[frontier[0]]
+    for i in frontier:
+        if most < works_ms[i] <= limit_ms:
+            most = works_ms[i]
+    return most
 
 
 def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest_ms: float) -> float:
@@ -163,38 +166,45 @@ def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest
     return work
 
 
-class Demand(NamedTuple):
-    """A waiting request: the time it has left, the bound of the least variant that it may be answered by, and
-    the work it will be."""
+class Demand(Protocol):
+    """A waiting request: when it has to be answered, if ever, the bound of the least variant that it may be
+    answered by, and the work it will be."""
 
-    slack_ms: float
-    least_ms: float
-    work_ms: float
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def least_ms(self) -> float: ...
+    @property
+    def work_ms(self) -> float: ...
 
 
 def lateness_ms(
     job: Demand,
-    free_ms: Sequence[float],
-    ahead_ms: Iterable[float],
-    behind: Iterable[tuple[float, float, float]],
+    least_ms: float,
+    free_at: Sequence[float],
+    ahead: Iterable[Demand],
+    behind: Iterable[Demand],
+    factor: float = 1.0,
 ) -> float:
     """How late a request would be if it were taken, or how late it would make another; <= 0 is in time.
 
-    `free_ms` is after how long each worker will be free, `ahead_ms` the work of the requests before it, and
-    `behind` the demands of those after it, both in the order in which they will run. Who would be late anyway
-    does not count.
+    `least_ms` takes the place of its own, `free_at` is when each worker will be free, and `ahead` and
+    `behind` are the requests before and after it, in the order in which they will run, each of `factor` times
+    its work. Who would be late anyway does not count.
     """
-    free = list(free_ms)
+    free = list(free_at)
     heapq.heapify(free)
-    for work in ahead_ms:
-        heapq.heapreplace(free, free[0] + work)
-    latest = free[0] + job.least_ms - job.slack_ms
+    for other in ahead:
+        heapq.heapreplace(free, free[0] + factor * other.work_ms)
+    latest = -math.inf if job.deadline is None else free[0] + least_ms - job.deadline
     without = list(free)
-    heapq.heapreplace(free, free[0] + job.work_ms)
-    for slack, least, work in behind:
-        late = free[0] + least - slack
-        if late > latest and without[0] + least <= slack:
-            latest = late
+    heapq.heapreplace(free, free[0] + factor * job.work_ms)
+    for other in behind:
+        if other.deadline is not None:
+            late = free[0] + other.least_ms - other.deadline
+            if late > latest and without[0] + other.least_ms <= other.deadline:
+                latest = late
+        work = factor * other.work_ms
         heapq.heapreplace(free, free[0] + work)
         heapq.heapreplace(without, without[0] + work)
     return latest

@@ -87,8 +87,9 @@ class Arrivals:
         what is lost in the last sixth of it may not count."""
         if len(self._times) < _ARRIVALS:
             return [0.0] * len(busy_ms)
-        lost = list(itertools.accumulate(self._all_lost, initial=0.0))
-        return [lost[bisect.bisect_right(_EDGES_MS, ms)] / _ARRIVALS for ms in busy_ms]
+        ends = [bisect.bisect_right(_EDGES_MS, ms) for ms in busy_ms]
+        lost = list(itertools.accumulate(self._all_lost[: max(ends, default=0)], initial=0.0))
+        return [lost[end] / _ARRIVALS for end in ends]
 
 
 class FairShares:

@@ -71,6 +71,8 @@ def _best(scores: Scores, count: int) -> list[int]:
     Each function of numpy over so many numbers lets other threads take the interpreter meanwhile, and the
     event loop waits until it has it again: one is called, but for ties at the end of the list.
     """
+    if count == 1:
+        return [int(scores.argmax())]  # of equals the first
     if count >= len(scores):
         return np.argsort(-scores, kind="stable").tolist()  # type: ignore[no-any-return]
     order = scores.argpartition(-count - 1)[-count - 1 :].tolist()

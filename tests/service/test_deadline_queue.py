@@ -35,6 +35,6 @@ def test_it_is_a_sorted_list_of_jobs(operations: list[tuple[str, int, int]]) -> 
             gone = model.pop(number % len(model))
             assert queue.remove(gone)
             assert not queue.remove(gone)
-        assert list(queue) == model
+        assert list(queue.jobs) == model
         assert queue.first is (model[0] if model else None)
         assert (len(queue), queue.size_bytes) == (len(model), sum(j.size_bytes for j in model))

@@ -111,7 +111,7 @@ def test_nobody_takes_all_threads_where_others_in_a_hurry_come_soon_after_one_an
 def test_a_failed_run_of_all_threads_frees_the_workers() -> None:
     d = parallel_dispatcher()
     admitted(d, [parallel_job(20), parallel_job(None)])
-    d.cancel(list(d._queue)[1])
+    d.cancel(d._queue.jobs[1])
     taken = assigned(d, 0.0)
     assert taken.threads == 2
     d.finish(taken, 3.0, None)

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import math
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from service import planner
 from service.latency import LATE_AT_BOUND, Ahead, Costs
-from service.planner import BROKEN_PROMISE, Choice, Demand, late_probability
+from service.planner import BROKEN_PROMISE, Choice, late_probability
 
 TOP1 = [0.7, 0.65, 0.6, 0.4]
 WORKS = [30.0, 15.0, 8.0, 4.0]
@@ -245,58 +246,78 @@ def test_one_more_behind_never_raises_the_common_work(
     assert planner.common_work([*slacks, one_more], workers, spread, fastest) <= before
 
 
+class Waits(NamedTuple):
+    deadline: float | None
+    least_ms: float
+    work_ms: float
+
+
 def test_lateness_by_hand() -> None:
-    job = Demand(slack_ms=20, least_ms=5, work_ms=10)
-    assert planner.lateness_ms(job, [0], [], []) == -15
-    assert planner.lateness_ms(job, [15], [], []) == 0
-    assert planner.lateness_ms(job, [18], [], []) == 3
-    assert planner.lateness_ms(job, [8], [10], []) == 3
+    job = Waits(deadline=120, least_ms=5, work_ms=10)
+
+    def lateness(free_at: list[float], ahead: list[Waits], behind: list[Waits], factor: float = 1) -> float:
+        return planner.lateness_ms(job, job.least_ms, free_at, ahead, behind, factor)
+
+    assert lateness([100], [], []) == -15
+    assert lateness([115], [], []) == 0
+    assert lateness([118], [], []) == 3
+    assert lateness([108], [Waits(110, 5, 10)], []) == 3
     # The worker that is free first counts, not the mean of the two.
-    assert planner.lateness_ms(job, [0, 36], [], []) == -15
-    assert planner.lateness_ms(job, [18, 36], [], []) == 3
+    assert lateness([100, 136], [], []) == -15
+    assert lateness([118, 136], [], []) == 3
     # It is in time itself, and pushes the one behind over its deadline by 2.
-    assert planner.lateness_ms(job, [0], [], [Demand(13, 5, 10)]) == 2
+    assert lateness([100], [], [Waits(113, 5, 10)]) == 2
     # That one would be late without it, too.
-    assert planner.lateness_ms(job, [0], [], [Demand(3, 5, 10)]) == -15
+    assert lateness([100], [], [Waits(103, 5, 10)]) == -15
     # The second behind waits for the first.
-    assert planner.lateness_ms(job, [0], [], [Demand(90, 5, 10), Demand(21, 5, 10)]) == 4
-    # Who has no deadline is never late.
-    assert planner.lateness_ms(job, [0], [], [Demand(math.inf, 5, 10)]) == -15
+    assert lateness([100], [], [Waits(190, 5, 10), Waits(121, 5, 10)]) == 4
+    # Who has no deadline is never late, but makes others wait.
+    assert lateness([100], [], [Waits(None, 5, 10)]) == -15
+    assert lateness([100], [], [Waits(None, 5, 10), Waits(121, 5, 10)]) == 4
+    # All works count so many times, bounds once.
+    assert lateness([108], [Waits(110, 5, 10)], [], 1.5) == 8
+    assert lateness([100], [], [Waits(113, 5, 10)], 1.5) == 7
+    # It is taken by less than what is its own least.
+    assert planner.lateness_ms(job, 3, [118], [], []) == 1
+    # It has no deadline itself.
+    assert planner.lateness_ms(Waits(None, 5, 10), 5, [118], [], []) == -math.inf
 
 
-_DEMAND = st.builds(Demand, st.floats(-50, 500), st.floats(0.1, 20), st.floats(0.1, 100))
-_DEMANDS = st.lists(_DEMAND, max_size=10)
+_WAITS = st.builds(Waits, st.none() | st.floats(-50, 500), st.floats(0.1, 20), st.floats(0.1, 100))
+_WAITING = st.lists(_WAITS, max_size=10)
 _FREE = st.lists(st.floats(0, 100), min_size=1, max_size=4)
-_AHEAD = st.lists(st.floats(0.1, 100), max_size=6)
+_FACTOR = st.floats(1, 2)
 
 
-def lateness_of_all(jobs: list[Demand], free_ms: list[float], ahead: list[float]) -> list[float]:
+def lateness_of_all(
+    jobs: list[Waits], free_at: list[float], ahead: list[Waits], factor: float
+) -> list[float]:
     """Each one's, by running them in order on whichever worker is free first."""
-    free = sorted(free_ms)
-    for work in ahead:
-        heapq.heapreplace(free, free[0] + work)
+    free = sorted(free_at)
     late = []
-    for each in jobs:
-        late.append(free[0] + each.least_ms - each.slack_ms)
-        heapq.heapreplace(free, free[0] + each.work_ms)
-    return late
+    for each in [*ahead, *jobs]:
+        late.append(-math.inf if each.deadline is None else free[0] + each.least_ms - each.deadline)
+        heapq.heapreplace(free, free[0] + factor * each.work_ms)
+    return late[len(ahead) :]
 
 
-@given(_DEMAND, _FREE, _AHEAD, _DEMANDS)
+@given(_WAITS, _FREE, _WAITING, _WAITING, _FACTOR)
 def test_lateness_is_that_of_the_worst_whom_taking_the_request_makes_late(
-    job: Demand, free: list[float], ahead: list[float], behind: list[Demand]
+    job: Waits, free: list[float], ahead: list[Waits], behind: list[Waits], factor: float
 ) -> None:
-    own, *others = lateness_of_all([job, *behind], free, ahead)
-    without = lateness_of_all(behind, free, ahead)
+    own, *others = lateness_of_all([job, *behind], free, ahead, factor)
+    without = lateness_of_all(behind, free, ahead, factor)
     made_late = [after for before, after in zip(without, others, strict=True) if before <= 0]
-    assert planner.lateness_ms(job, free, ahead, behind) == pytest.approx(max([own, *made_late]))
+    found = planner.lateness_ms(job, job.least_ms, free, ahead, behind, factor)
+    assert found == pytest.approx(max([own, *made_late]))
 
 
-@given(_DEMAND, _FREE, _AHEAD, st.floats(0.1, 100))
+@given(_WAITS, _FREE, _WAITING, _WAITS)
 def test_more_work_ahead_makes_no_earlier(
-    job: Demand, free: list[float], ahead: list[float], more: float
+    job: Waits, free: list[float], ahead: list[Waits], more: Waits
 ) -> None:
-    assert planner.lateness_ms(job, free, [*ahead, more], []) >= planner.lateness_ms(job, free, ahead, [])
+    less = planner.lateness_ms(job, job.least_ms, free, ahead, [])
+    assert planner.lateness_ms(job, job.least_ms, free, [*ahead, more], []) >= less
 
 
 AHEAD = Ahead([36.0, 18.0, 10.0, 5.0], [45.0, 24.0, 13.0, 7.0], [45.0, 24.0, 13.0, 7.0])
