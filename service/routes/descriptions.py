@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import errors
 from service.responses import PROBLEM_MEDIA_TYPE
+from service.routes.direct import DirectApp
 
 Kinds: TypeAlias = tuple[type[errors.Problem], ...]
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
@@ -42,7 +43,7 @@ class ProtocolError(BaseModel):
     error: str = Field(description="What is wrong, and what the caller can do.")
 
 
-class DescribedApp(FastAPI):
+class DescribedApp(DirectApp):
     """Its OpenAPI document has the schema that `problems` refers to: FastAPI itself adds models of
     `application/json` only."""
 

@@ -6,12 +6,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors
 from service.middleware import RequestContext
 from service.routes.dependencies import parse_query
-from service.routes.direct import DirectRoute, ShortWay
+from service.routes.direct import DirectApp, DirectRoute, ShortWay
 from service.schemas import ClassifyQuery, FaceAttributesQuery
 
 router = APIRouter(route_class=DirectRoute)
@@ -104,3 +105,90 @@ def test_the_same_query_is_read_once_and_by_each_route_for_itself() -> None:
     for _ in range(2):
         with pytest.raises(errors.InvalidParameter, match="greater than 0"):
             parse_query(asked(b"latency_budget_ms=-1"), ClassifyQuery)
+
+
+class Outer:
+    """As instrumentation puts itself around all: counts what comes by."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.seen = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen += scope["type"] == "http"
+        await self.app(scope, receive, send)
+
+
+def direct_app() -> DirectApp:
+    app = DirectApp()
+    app.add_middleware(ShortWay, routes=router.routes)
+    app.add_middleware(RequestContext, draining=lambda: False)
+    app.include_router(router)
+    return app
+
+
+def spied(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of requests that come by FastAPI's outermost layer."""
+    seen: list[str] = []
+    outermost = ServerErrorMiddleware.__call__
+
+    async def call(self: ServerErrorMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+        await outermost(self, scope, receive, send)
+
+    monkeypatch.setattr(ServerErrorMiddleware, "__call__", call)
+    return seen
+
+
+def test_layers_that_do_nothing_are_left_out_once_the_app_is_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = direct_app()
+    seen = spied(app, monkeypatch)
+    assert [ask(app, "POST", "/echo", content=b"abc").content for _ in range(3)] == [b"abc"] * 3
+    assert ask(app, "GET", "/docs").status_code == 200  # its link to the document needs `scope["app"]`
+    assert ask(app, "POST", "/other").status_code == 404
+    assert seen == ["/echo"]  # the first puts the app together
+
+
+def test_instrumentation_around_all_is_heard() -> None:
+    app = direct_app()
+    outer = Outer(app.build_middleware_stack())
+    app.build_middleware_stack = lambda: outer  # type: ignore[method-assign]
+    for _ in range(3):
+        assert ask(app, "POST", "/echo", content=b"abc").status_code == 200
+    assert outer.seen == 3
+
+
+def test_middleware_outside_of_the_request_context_is_heard() -> None:
+    app = direct_app()
+    app.add_middleware(LongWay)
+    for _ in range(3):
+        assert ask(app, "POST", "/echo", content=b"abc").status_code == 200
+    assert LongWay.seen == ["POST /echo"] * 3
+
+
+def test_telemetry_of_fastapi_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = direct_app()
+    monkeypatch.setattr(app, "_native_telemetry", Telemetry(), raising=False)
+    seen = spied(app, monkeypatch)
+    for _ in range(3):
+        assert ask(app, "POST", "/echo", content=b"abc").status_code == 200
+    assert seen == ["/echo"] * 3
+
+
+def test_a_mounted_root_is_put_into_the_scope() -> None:
+    app = direct_app()
+    app.root_path = "/shop"
+    for _ in range(3):
+        assert ask(app, "POST", "/shop/echo", content=b"abc").status_code == 200
+
+
+class Telemetry:
+    def enabled(self) -> bool:
+        return True
+
+    async def __call__(
+        self, *, app: ASGIApp, scope: Scope, receive: Receive, send: Send, legacy_otel: bool
+    ) -> None:
+        await app(scope, receive, send)
