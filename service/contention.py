@@ -127,7 +127,7 @@ class Contention:
 
     def harmless(self, busy_ms: float) -> bool:
         """Whether, by the latest arrivals, nobody loses who comes while all workers are busy for so long."""
-        return self._arrivals.losses([busy_ms])[0] < _NOTHING
+        return self._arrivals.lost(busy_ms) < _NOTHING
 
     def lost(self, job: Job, accuracy: float, now: float) -> None:
         """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more
@@ -146,13 +146,13 @@ class Contention:
         price = self._price.per_ms(now)
         if price == 0 and until_next == 0 and not (alone and math.inf in costs.works_ms):
             return None
-        prices, blocked = [], []
+        lost, still = self._arrivals.lost, self._still_lost
+        most = still * lost(until_next)
+        prices = []
         for work, bound in zip(costs.works_ms, costs.bounds_ms, strict=True):
-            if work < math.inf:
-                prices.append(price * work)
-                blocked.append(min(work, until_next))
+            if work == math.inf:
+                paid, blocked = price * self._running.workers * bound, still * lost(bound) if alone else 0.0
             else:
-                prices.append(price * self._running.workers * bound)
-                blocked.append(bound if alone else 0.0)
-        losses = self._arrivals.losses(blocked)
-        return [paid + self._still_lost * lost for paid, lost in zip(prices, losses, strict=True)]
+                paid, blocked = price * work, most if work >= until_next else still * lost(work)
+            prices.append(paid + blocked)
+        return prices

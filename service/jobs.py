@@ -48,7 +48,7 @@ class Job:
         return math.inf if self.deadline is None else self.deadline - now
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Assignment:
     """A job that a worker shall run now by plan `index`.
 

@@ -18,13 +18,15 @@ from service.schemas import Decision
 # An answer that comes too late costs what so many right ones are worth: a budget is a promise, and a little
 # more accuracy is not worth a little risk. With 20, a gain of 3 points is worth a risk of 3 in 2000.
 BROKEN_PROMISE = 20.0
+# So many times as far beyond the bound as that is beyond the median nobody is late: 1 in 2 x 10^13.
+_SURE = 9.0
 # What it has to gain at least to keep all workers from others, though none is there.
 ALL_WORKERS = 0.02
 # What one in a hurry has to gain at least to hold up another that has started.
 HOLD_UP = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """The chosen variant's place among the costs, and why. `lost` is how much less it is worth than what an
     idle device would have run."""
@@ -106,6 +108,8 @@ def choose_ahead(
 
 def _risk(accuracy: float, median_ms: float, bound_ms: float, slack_ms: float) -> float:
     """What being late costs, times its probability."""
+    if slack_ms > bound_ms + _SURE * (bound_ms - median_ms):
+        return 0.0
     return (accuracy + BROKEN_PROMISE) * late_probability(median_ms, bound_ms, slack_ms)
 
 

@@ -36,7 +36,7 @@ _LONGEST_RETRY_MS = 600_000.0
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Submission(Generic[Result]):
     """Work, and when the client needs it. `arrival` is of `now_ms`; with `reject_late` what cannot be in
     time is refused."""
@@ -47,7 +47,7 @@ class Submission(Generic[Result]):
     reject_late: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Outcome(Generic[Result]):
     """What a worker made, and when.
 
@@ -88,7 +88,7 @@ class Outcome(Generic[Result]):
         return self.assignment.threads
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Ticket:
     """A submission on its way, and who waits for its outcome."""
 

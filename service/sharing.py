@@ -4,7 +4,6 @@ Times in milliseconds. Tuned with bench/simulator.py and, for cores that others 
 """
 
 import bisect
-import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -82,14 +81,12 @@ class Arrivals:
         between_latest = (now - self._times[-_LATEST]) / _LATEST
         return self._workers * min(between, _BURST * between_latest)
 
-    def losses(self, busy_ms: Sequence[float]) -> list[float]:
+    def lost(self, busy_ms: float) -> float:
         """The accuracy that is expected to be lost when all workers are busy for so long after an arrival;
         what is lost in the last sixth of it may not count."""
         if len(self._times) < _ARRIVALS:
-            return [0.0] * len(busy_ms)
-        ends = [bisect.bisect_right(_EDGES_MS, ms) for ms in busy_ms]
-        lost = list(itertools.accumulate(self._all_lost[: max(ends, default=0)], initial=0.0))
-        return [lost[end] / _ARRIVALS for end in ends]
+            return 0.0
+        return sum(self._all_lost[: bisect.bisect_right(_EDGES_MS, busy_ms)]) / _ARRIVALS
 
 
 class FairShares:

@@ -11,7 +11,7 @@ from service.latency import Expected, LatencyEstimates
 Result = TypeVar("Result", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Ran(Generic[Result]):
     """What a worker made, with which variant, and the time of its phases in ms; `load_ms` went into bringing
     it into memory.

@@ -84,7 +84,7 @@ def resolve_budget_ms(
     return tiers[tier]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Asked:
     """What a request asks of a task: the picture is there and can be read. Times are of `now_ms`."""
 
