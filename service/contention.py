@@ -140,7 +140,7 @@ class Contention:
         time to others would not bring it back."""
         if accuracy > 0 and not job.alone:
             efficient = job.frontier[0]
-            most = job.top1[efficient] / self._estimates.work_ms(job.expected[efficient])
+            most = job.top1[efficient] / (self._estimates.work_ms(job.expected[efficient]) + _EACH_MS)
             self._price.lost(accuracy, most, now)
 
     def prices(self, costs: Costs, *, alone: bool, now: float) -> list[float] | None:

@@ -335,6 +335,27 @@ def test_what_only_the_fastest_could_answer_is_refused_where_its_time_is_worth_m
     assert (refusal is not None) == (losses > 0 and pinned is None)
 
 
+def test_no_loss_makes_time_so_dear_that_less_than_the_most_efficient_runs() -> None:
+    """What is lost may be pictures that take next to nothing. Each costs some time besides, and with that the
+    most efficient one is right more often for its time than the fastest."""
+    d = dispatcher()
+    small = job(1000)
+    small.expected = [
+        Expected("v0", 0.1, 4.0),
+        Expected("v1", 0.1, 2.0),
+        Expected("v2", 0.1, 1.0),
+        EXPECTED[3],
+    ]
+    d._contention.rank(small)
+    for _ in range(50):
+        d._contention.lost(small, 0.6, 0.0)
+    large = job(1000)
+    large.expected = [*EXPECTED[:3], Expected("v3", 1.0, 3.0)]
+    admitted(d, [large, job(None)])
+    assert (large.frontier[0], large.fastest) == (2, 3)
+    assert assigned(d, 0.0).index == 2
+
+
 def test_what_a_refused_request_leaves_of_its_share_is_for_others() -> None:
     d = dispatcher(max_length=1)
     admitted(d, [job(5000)])
