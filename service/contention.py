@@ -117,9 +117,9 @@ class Contention:
         if not self._queue and not self._running:
             return math.inf  # nobody to step aside for, whatever came before
         steady = self._shares.limit_ms(self._arrivals.share_ms(now))
-        allowance = planner.allowance_ms(costs.works_ms, job.frontier, steady)
-        if allowance == costs.works_ms[job.frontier[0]]:
-            return allowance  # the least that there is, whoever waits
+        first, *larger = job.frontier
+        if all(costs.works_ms[i] > steady for i in larger):
+            return costs.works_ms[first]  # no other is allowed, whoever waits
         ends = now + self._estimates.answer_bound_ms
         slacks = [job.slack_ms(ends)]
         slacks += [

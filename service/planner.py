@@ -147,11 +147,8 @@ def frontier(works_ms: Sequence[float], top1: Sequence[float]) -> Sequence[int]:
 
 def allowance_ms(works_ms: Sequence[float], frontier: Sequence[int], limit_ms: float) -> float:
     """The work of the largest variant of the frontier within the limit, and of its first in any case."""
-    most = works_ms[frontier[0]]
-    for i in frontier:
-        if most < works_ms[i] <= limit_ms:
-            most = works_ms[i]
-    return most
+    within = (works_ms[i] for i in frontier if works_ms[i] <= limit_ms)
+    return max(within, default=works_ms[frontier[0]])
 
 
 def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest_ms: float) -> float:

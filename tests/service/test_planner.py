@@ -204,6 +204,13 @@ def test_the_allowance_is_of_the_frontier_and_within_the_limit_where_one_is(
     assert allowed <= limit or allowed == works[found[0]]
 
 
+def test_the_first_of_the_frontier_may_have_to_be_loaded() -> None:
+    """Then another takes less, and is all that is allowed."""
+    assert planner.allowance_ms([30, 500], [1, 0], 40) == 30
+    assert planner.allowance_ms([30, math.inf], [1, 0], 40) == 30
+    assert planner.allowance_ms([30, 500], [1, 0], 20) == 500
+
+
 def test_common_work_by_hand() -> None:
     assert planner.common_work([30], 1, 1.0, 5) == 30
     assert planner.common_work([30], 1, 1.5, 5) == 20  # its bound is half as much again
