@@ -133,7 +133,7 @@ class Contention:
 
     def harmless(self, busy_ms: float) -> bool:
         """Whether, by the latest arrivals, nobody loses who comes while all workers are busy for so long."""
-        return self._arrivals.lost(busy_ms) < _NOTHING
+        return self._arrivals.loss(busy_ms) < _NOTHING
 
     def lost(self, job: Job, accuracy: float, now: float) -> None:
         """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more
@@ -152,13 +152,15 @@ class Contention:
         price = self._price.per_ms(now)
         if price == 0 and until_next == 0 and not (alone and math.inf in costs.works_ms):
             return None
-        lost, still = self._arrivals.lost, self._still_lost
-        most = still * lost(until_next)
+        loss = self._arrivals.loss
+        loss_until_next = loss(until_next)  # which most plans take longer than
         prices = []
         for work, bound in zip(costs.works_ms, costs.bounds_ms, strict=True):
             if work == math.inf:
-                paid, blocked = price * self._running.workers * bound, still * lost(bound) if alone else 0.0
+                paid, blocked = price * self._running.workers * bound, loss(bound) if alone else 0.0
+            elif work < until_next:
+                paid, blocked = price * work, loss(work)
             else:
-                paid, blocked = price * work, most if work >= until_next else still * lost(work)
-            prices.append(paid + blocked)
+                paid, blocked = price * work, loss_until_next
+            prices.append(paid + self._still_lost * blocked)
         return prices

@@ -79,11 +79,8 @@ class Dispatcher:
     def idle_fastest_ms(self, job: Job, now: float) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
         also, where a worker is idle now, by the latest runs."""
-        allowed, least = self._allowed(job), math.inf
-        for expected in allowed:
-            ms = expected.service_ms + expected.load_ms if expected.needs else expected.service_ms
-            least = min(least, ms)
-        least += ANSWER_MS
+        allowed = self._allowed(job)
+        least = min(expected.service_ms + expected.load_ms for expected in allowed) + ANSWER_MS
         if self._at_once and self._believed(now):
             return max(least, self.estimates.median_ms(allowed[fastest(allowed)]))
         return least

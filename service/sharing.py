@@ -81,7 +81,7 @@ class Arrivals:
         between_latest = (now - self._times[-_LATEST]) / _LATEST
         return self._workers * min(between, _BURST * between_latest)
 
-    def lost(self, busy_ms: float) -> float:
+    def loss(self, busy_ms: float) -> float:
         """The accuracy that is expected to be lost when all workers are busy for so long after an arrival;
         what is lost in the last sixth of it may not count."""
         if len(self._times) < _ARRIVALS:

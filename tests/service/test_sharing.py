@@ -115,7 +115,7 @@ def test_who_can_wait_loses_nothing_while_all_workers_are_busy() -> None:
     found, _ = arrivals(5.0, [Chance(12.0, 0.4), Chance(8.0, 0.2)])
     # The next one comes 5 ms after each, another 10 ms after it. Busy for more than 13 ms the first loses
     # 0.2, for more than 17 0.4 too, for more than 18 the second 0.2; from 22 and 23 ms on more is lost.
-    assert [found.lost(ms) for ms in (0.0, 12.9, 16.0, 21.9)] == pytest.approx([0.0, 0.0, 0.2, 0.8], rel=0.05)
+    assert [found.loss(ms) for ms in (0.0, 12.9, 16.0, 21.9)] == pytest.approx([0.0, 0.0, 0.2, 0.8], rel=0.05)
 
 
 def test_those_who_come_together_lose_more_than_as_many_who_come_apart() -> None:
@@ -125,32 +125,32 @@ def test_those_who_come_together_lose_more_than_as_many_who_come_apart() -> None
         now += 1.0 if i % 8 else 393.0
         together.came(now, [Chance(5.0, 0.5)], 100.0)
     assert together.share_ms(now) < apart.share_ms(64 * 50.0)
-    assert apart.lost(20.0) == 0
-    assert together.lost(20.0) > 1
+    assert apart.loss(20.0) == 0
+    assert together.loss(20.0) > 1
 
 
 def test_nothing_is_known_of_losses_before_there_are_many() -> None:
     found, _ = arrivals(5.0, [Chance(0.0, 0.4)], 63)
-    assert found.lost(50.0) == 0
+    assert found.loss(50.0) == 0
 
 
 def test_only_the_latest_arrivals_count() -> None:
     found, now = arrivals(1.0, [Chance(0.0, 0.4)])
-    assert found.lost(50.0) > 1
+    assert found.loss(50.0) > 1
     for _ in range(64):
         now += 200.0
         found.came(now, [Chance(0.0, 0.4)], 100.0)
-    assert found.lost(50.0) == pytest.approx(0)
+    assert found.loss(50.0) == pytest.approx(0)
 
 
 def test_a_burst_of_many_is_forgotten_too() -> None:
     """More of them within the time of one inference than are kept."""
     found, now = arrivals(0.1, [Chance(0.0, 0.4)], 300)
-    assert found.lost(90.0) == pytest.approx(0.4 * 63 / 2)
+    assert found.loss(90.0) == pytest.approx(0.4 * 63 / 2)
     for _ in range(64):
         now += 200.0
         found.came(now, [Chance(0.0, 0.4)], 100.0)
-    assert found.lost(90.0) == pytest.approx(0)
+    assert found.loss(90.0) == pytest.approx(0)
 
 
 @settings(max_examples=50, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
@@ -172,4 +172,4 @@ def test_losses_are_those_that_each_of_the_latest_arrivals_would_have_caused(
         # They are told apart in steps.
         least = sum(one < ms / 1.201 for one in needed) if ms > 1 else 0
         most = sum(one <= ms for one in needed)
-        assert 0.5 * least / 64 - 1e-9 <= found.lost(ms) <= 0.5 * most / 64 + 1e-9
+        assert 0.5 * least / 64 - 1e-9 <= found.loss(ms) <= 0.5 * most / 64 + 1e-9
