@@ -56,7 +56,7 @@ _REDUCING_GAP = 2.0  # pixels are averaged by whole factors down to twice the si
 _CELL = 128  # of a sample picture: colours change over that many pixels
 _FILTER = Image.Resampling.BILINEAR
 # What was reduced while decoding has been averaged once; the same filter again would blur it, and cost up to
-# a point of top-1. This one is as wide, and as fast, but steeper.
+# a point of top-1. This one is as wide, and as fast, but steeper: as bicubic is, which `resampling` has.
 _FILTER_WHEN_REDUCED = Image.Resampling.HAMMING
 _STRIP_PIXELS = 1 << 18  # which take some milliseconds
 _AVERAGED_MODES = ("RGB", "RGBA", "L", "LA")
@@ -159,7 +159,7 @@ def decode_sized(data: bytes, size: int, preprocessing: Preprocessing) -> tuple[
             return sampled(_upright(_rgb(loaded), orientation), size, step, scale), upright
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
-        pixels = _resize(loaded, size, box, _FILTER if scale == 1 else _FILTER_WHEN_REDUCED)
+        pixels = _resize(loaded, size, box, reduced=scale > 1)
     except Exception as error:
         # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
         raise UnreadableImage("the picture is truncated or damaged") from error
@@ -194,7 +194,7 @@ def upright_picture(data: bytes, least_side: int | None = None) -> tuple[UInt8Ar
 
 def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
     """[size, size, 3] of the part `box` of [height, width, 3], inside it, averaged as in `decode`."""
-    return _resize(pixels, size, box, _FILTER)
+    return _resize(pixels, size, box)
 
 
 def _frame(data: bytes) -> headers.Frame:
@@ -280,19 +280,23 @@ def _as_image(loaded: Image.Image | UInt8Array) -> Image.Image:
     return Image.fromarray(loaded if loaded.shape[2] == 3 else loaded[:, :, 0])
 
 
-def _resize(loaded: Image.Image | UInt8Array, size: int, box: Box, filter: Image.Resampling) -> UInt8Array:
-    """[size, size, 3] of the part `box`, on white."""
-    pixels = _resampled(loaded, size, box) if filter == _FILTER else None
-    return _resize_image(_as_image(loaded), size, box, filter) if pixels is None else pixels
+def _resize(loaded: Image.Image | UInt8Array, size: int, box: Box, *, reduced: bool = False) -> UInt8Array:
+    """[size, size, 3] of the part `box`, on white; `reduced` while it was decoded, with a steeper filter."""
+    pixels = _resampled(loaded, size, box, reduced=reduced)
+    if pixels is not None:
+        return pixels
+    return _resize_image(_as_image(loaded), size, box, _FILTER_WHEN_REDUCED if reduced else _FILTER)
 
 
-def _resampled(loaded: Image.Image | UInt8Array, size: int, box: Box) -> UInt8Array | None:
-    """As `_resize` with `_FILTER`, where something faster than Pillow can."""
-    if not isinstance(loaded, np.ndarray) or loaded.shape[2] != 3:
-        return None
+def _resampled(loaded: Image.Image | UInt8Array, size: int, box: Box, *, reduced: bool) -> UInt8Array | None:
+    """As `_resize`, where something faster than Pillow can."""
     if max(box[2] - box[0], box[3] - box[1]) >= 2 * _REDUCING_GAP * size:
         return None  # averaged by whole factors first
-    return resampling.bilinear(loaded, size, box)
+    if reduced and isinstance(loaded, Image.Image) and loaded.mode == "RGB":
+        loaded = np.asarray(loaded)  # so that it does not matter who has decoded it
+    if not isinstance(loaded, np.ndarray) or loaded.shape[2] != 3:
+        return None
+    return resampling.bicubic(loaded, size, box) if reduced else resampling.bilinear(loaded, size, box)
 
 
 def _resize_image(image: Image.Image, size: int, box: Box, filter: Image.Resampling) -> UInt8Array:

@@ -1,7 +1,7 @@
 """Pixels resized with SIMD, where the extra `resize` is installed: `cykooz_resizer`. Its only importer.
 
-It has the antialiased bilinear filter of Pillow, which serves elsewhere: one value in some hundred
-differs, by one level. Pillow, which computes a value at a time, needs four times as long.
+It has the antialiased filters of Pillow, which serves elsewhere: one value in some hundred differs, by one
+level. Pillow, which computes a value at a time, needs four times as long.
 """
 
 import threading
@@ -35,6 +35,15 @@ _own = None if cykooz_resizer is None else _Own()
 def bilinear(pixels: UInt8Array, size: int, box: Box) -> UInt8Array | None:
     """[size, size, 3] of the part `box` of [height, width, 3], averaged over all that a pixel covers. It
     cannot be written to. None where nothing is installed that can."""
+    return _resized(pixels, size, box, "bilinear")
+
+
+def bicubic(pixels: UInt8Array, size: int, box: Box) -> UInt8Array | None:
+    """As `bilinear`, with a filter that is twice as wide and steeper: Catmull's and Rom's."""
+    return _resized(pixels, size, box, "catmull_rom")
+
+
+def _resized(pixels: UInt8Array, size: int, box: Box, filter: str) -> UInt8Array | None:
     if _own is None:
         return None
     height, width, _ = pixels.shape
@@ -45,8 +54,8 @@ def bilinear(pixels: UInt8Array, size: int, box: Box) -> UInt8Array | None:
     else:
         between, boxes = _image(size, height), [(left, 0, right, height), (0, top, size, bottom)]
     square = _image(size, size)
-    _own.resizer.resize(_image(width, height, pixels.tobytes()), between, _options(boxes[0]))
-    _own.resizer.resize(between, square, _options(boxes[1]))
+    _own.resizer.resize(_image(width, height, pixels.tobytes()), between, _options(boxes[0], filter))
+    _own.resizer.resize(between, square, _options(boxes[1], filter))
     return np.frombuffer(square.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
@@ -54,8 +63,8 @@ def _image(width: int, height: int, pixels: bytes | None = None) -> Any:
     return cykooz_resizer.ImageData(width, height, cykooz_resizer.PixelType.U8x3, pixels)
 
 
-def _options(box: Box) -> Any:
+def _options(box: Box, filter: str) -> Any:
     left, top, right, bottom = box
-    filter = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
+    convolution = cykooz_resizer.ResizeAlg.convolution(getattr(cykooz_resizer.FilterType, filter))
     crop = cykooz_resizer.CropBox(left, top, right - left, bottom - top)
-    return cykooz_resizer.ResizeOptions(resize_alg=filter, crop_box=crop, use_alpha=False)
+    return cykooz_resizer.ResizeOptions(resize_alg=convolution, crop_box=crop, use_alpha=False)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
-from model_store import imaging
+from model_store import imaging, resampling
 from model_store.imaging import FORMATS, ImageHeader, decode, probe, sample_picture, upright_pixels
 from model_store.manifest import Preprocessing
 from tests.model_store.picture_files import (
@@ -255,11 +255,38 @@ def test_no_reduction_leaves_fewer_pixels_than_are_needed(width: int, height: in
     assert ImageHeader("PNG", width, height, 1).scale(size, Preprocessing()) == 1
 
 
-@pytest.mark.parametrize("name", ["cat_1080p.jpg", "parrot.jpg", "grace_hopper.bmp"])
-def test_photos_look_as_if_decoded_in_full(name: str, shared: Path) -> None:
-    data = (shared / "images/photos" / name).read_bytes()
-    expected = reference(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), 128, 0.875)
-    assert difference(decode(data, 128, Preprocessing()), expected) < 2
+@pytest.mark.parametrize(
+    ("extra", "farthest_on_average", "farthest"),
+    [(True, 2.2, 4.8), (False, 2.6, 5.6)],
+    ids=["with", "without"],
+)
+def test_reduced_photos_look_as_if_decoded_in_full(
+    extra: bool, farthest_on_average: float, farthest: float, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all photos that are reduced, with and without the extra `resize`, in levels at every resolution."""
+    if extra and resampling.VERSION is None:
+        pytest.skip("the extra `resize` has no wheel for this platform")
+    if not extra:
+        monkeypatch.setattr(resampling, "_own", None)
+    photos = [path.read_bytes() for path in sorted((shared / "images/photos").glob("*.[jJ][pP]*[gG]"))]
+    for size in (128, 160, 192, 224):
+        found = [
+            difference(decode(data, size, Preprocessing()), reference(in_full(data), size, 0.875))
+            for data in photos
+            if probe(data, 1 << 28).scale(size, Preprocessing()) > 1
+        ]
+        assert len(found) >= 8
+        assert np.mean(found) < farthest_on_average
+        assert max(found) < farthest
+
+
+def test_a_bitmap_looks_as_if_decoded_in_full(shared: Path) -> None:
+    data = (shared / "images/photos/grace_hopper.bmp").read_bytes()
+    assert difference(decode(data, 128, Preprocessing()), reference(in_full(data), 128, 0.875)) < 1
+
+
+def in_full(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 @pytest.mark.parametrize("format", FORMATS)
