@@ -23,9 +23,10 @@ import uvloop
 
 from bench import simulator, slo_report
 from bench.clairvoyant import upper_bound
+from bench.machine import machine
 from bench.open_loop import Answer, Request, replay
 from bench.server import running_server
-from model_store.device import cpu_model, usable_cpus
+from model_store.device import usable_cpus
 from model_store.imaging import decode
 from model_store.manifest import Preprocessing, parse_variant_id
 from model_store.ranking import ASSUMED_LOSS
@@ -95,7 +96,7 @@ class Bench:
         recovery_ms = self._recovery_ms(2 * smallest, self._options.recovery_seconds)
         print(f"after the overload the first answer in time came after {recovery_ms:.0f} ms", flush=True)
         return {
-            "device": f"{cpu_model()}, {usable_cpus()} CPUs, {RUNTIME_VERSION}",
+            "device": f"{machine()}, {RUNTIME_VERSION}",
             "variants": {v: {"top1": self._top1[v], "p50_ms": self._inference_ms[v]} for v in self._variants},
             "capacity_per_s": {v: round(c, 1) for v, c in capacity.items()},
             "capacity_beside_per_s": self._beside,

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from bench import in_process, photos
 from bench.cpu_time import Accounts, CpuTime
+from bench.machine import machine
 from bench.server import RunningServer, ServerFailed, running_server
 from bench.wrk import Body, Load, WrkFailed, post
-from model_store.device import cpu_model, keep_freed_memory, usable_cpus
+from model_store.device import keep_freed_memory
 from model_store.runtime import RUNTIME_VERSION, OnnxSession
 from model_store.store import ModelStore, StoreError
 
@@ -205,7 +206,7 @@ def _title(name: str) -> str:
 def report(rows: Sequence[Row], seconds: int) -> dict[str, object]:
     """For JSON."""
     return {
-        "device": f"{cpu_model()}, {usable_cpus()} CPUs",
+        "device": machine(),
         "runtime": RUNTIME_VERSION,
         "seconds": seconds,
         "rows": [

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import photos
+from bench.machine import machine
 from bench.peers import measure, report
 from bench.peers.servers import pipelines
 from bench.peers.table import OURS, PEERS, PIPELINES
 from bench.server import running_server
 from bench.wrk import WrkFailed
-from model_store.device import cpu_model, usable_cpus
 from model_store.store import ModelStore
 
 _VARIANTS = ("mobilenet_v1_1.0_224_fp32", "mobilenet_v1_1.0_128_int8")
@@ -78,7 +78,7 @@ def _kept(options: argparse.Namespace) -> dict[str, Any]:
         kept: dict[str, Any] = json.loads(options.output.read_text())
         return kept
     return {
-        "device": f"{cpu_model()}, {usable_cpus()} CPUs",
+        "device": machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "engine": {name: version(name) for name in _ENGINE},
         "seconds": options.seconds,
