@@ -20,6 +20,7 @@ _MOST_SCANNED = 1 << 30
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _SCAN = 0xDA
+_APP1, _EXIF = 0xE1, b"Exif\0"
 # What a length follows, as libjpeg has it: tables, intervals, APP0 to APP15, comments. No other is known.
 _SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE}) | frozenset(range(0xE0, 0xF0))
 _ALONE = frozenset({0x00, 0x01}) | frozenset(range(0xD0, 0xD8))  # escapes and restarts, which end at once
@@ -39,6 +40,8 @@ class Frame(NamedTuple):
     width: int
     height: int
     progressive: bool = False  # a JPEG in several scans, all of which are kept until the last
+    components: int = 0  # of a JPEG: 1 is grey, 3 are colours
+    exif: bool = False  # a JPEG that may have to be turned
 
 
 def magic(data: bytes) -> str | None:
@@ -77,7 +80,7 @@ def _jpeg(data: bytes) -> Frame | None:
 
     Segments are told apart as libjpeg does it: what it does not know, or would read otherwise, is refused.
     """
-    found, components, position = None, 0, 2
+    found, exif, position = None, False, 2
     for _ in range(_MOST_PARTS):
         start = position
         while data[position] != 0xFF or data[position + 1] == 0xFF:
@@ -93,11 +96,14 @@ def _jpeg(data: bytes) -> Frame | None:
             height, width = _big(data, position + 3, 2), _big(data, position + 5, 2)
             if found is not None or not width or not height:
                 return None
-            found = Frame("JPEG", width, height, marker in _PROGRESSIVE_FRAMES)
-            components = data[position + 7]
+            found = Frame("JPEG", width, height, marker in _PROGRESSIVE_FRAMES, data[position + 7])
         elif marker == _SCAN:
-            several = data[position + 2] < components
-            return found._replace(progressive=True) if found and several else found
+            if found is None:
+                return None
+            several = data[position + 2] < found.components
+            return found._replace(progressive=found.progressive or several, exif=exif)
+        elif marker == _APP1:
+            exif = exif or data.startswith(_EXIF, position + 2)
         elif marker not in _SEGMENTS:
             return None
         position += max(2, data[position] << 8 | data[position + 1])

@@ -147,23 +147,20 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
 
 def decode_sized(data: bytes, size: int, preprocessing: Preprocessing) -> tuple[UInt8Array, Size]:
     """As `decode`; and the size of the upright picture itself."""
-    image = _open(data)
+    loaded = _load(data, size, preprocessing)
+    scale = loaded.scale
     try:
-        orientation = _orientation(image)
-        upright = _upright_size(image.size, orientation)
-        scale = ImageHeader(_format(image), *image.size, len(data)).scale(size, preprocessing)
-        left, top, right, bottom = _central_box(image.size, preprocessing.central_fraction)
-        step = max(image.size) / size
-        loaded = _load(image, data, scale)
         if preprocessing.fit == "pad":
-            return sampled(_upright(_rgb(loaded), orientation), size, step, scale), upright
+            step = max(loaded.stored) / size
+            whole = _upright(_rgb(loaded.picture), loaded.orientation)
+            return sampled(whole, size, step, scale), loaded.upright_size
+        left, top, right, bottom = _central_box(loaded.stored, preprocessing.central_fraction)
         # Not the central box of the reduced picture, whose sides are rounded: it would lie up to a pixel off.
         box = (left / scale, top / scale, right / scale, bottom / scale)
-        pixels = _resize(loaded, size, box, reduced=scale > 1)
+        pixels = _resize(loaded.picture, size, box, reduced=scale > 1)
     except Exception as error:
-        # Pillow's plugins raise nearly everything on broken files, from OSError to struct.error.
-        raise UnreadableImage("the picture is truncated or damaged") from error
-    return _upright(pixels, orientation), upright
+        raise _damaged() from error
+    return _upright(pixels, loaded.orientation), loaded.upright_size
 
 
 def upright_pixels(data: bytes) -> UInt8Array:
@@ -179,17 +176,12 @@ def upright_picture(data: bytes, least_side: int | None = None) -> tuple[UInt8Ar
 
     Raises UnsupportedImage or UnreadableImage.
     """
-    image = _open(data)
+    loaded = _load(data, least_side, WHOLE)
     try:
-        orientation = _orientation(image)
-        upright = _upright_size(image.size, orientation)
-        scale = 1
-        if least_side is not None:
-            scale = ImageHeader(_format(image), *image.size, len(data)).scale(least_side, WHOLE)
-        pixels = _rgb(_load(image, data, scale))
+        pixels = _rgb(loaded.picture)
     except Exception as error:
-        raise UnreadableImage("the picture is truncated or damaged") from error
-    return _upright(pixels, orientation), upright
+        raise _damaged() from error
+    return _upright(pixels, loaded.orientation), loaded.upright_size
 
 
 def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
@@ -216,27 +208,58 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or ""
 
 
-def _load(image: Image.Image, data: bytes, scale: int) -> Image.Image | UInt8Array:
-    """The whole picture with its sides divided by `scale`, rounded up: where `jpeg` has decoded it, RGB
-    [height, width, 3] or grey [height, width, 1]."""
-    if _format(image) == "JPEG" and image.mode in ("RGB", "L"):
-        pixels = jpeg.decode(data, image.size, scale, grey=image.mode == "L")
-        if pixels is not None:
-            return pixels
-    if scale > 1:
-        image.draft(None, (image.width // scale, image.height // scale))
-    image.load()
-    return image
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A picture whose sides are those `stored` divided by `scale`, rounded up, not yet turned. Where `jpeg`
+    has decoded it, RGB [height, width, 3] or grey [height, width, 1], until the thread decodes another."""
+
+    picture: Image.Image | UInt8Array
+    stored: Size
+    scale: int
+    orientation: int
+
+    @property
+    def upright_size(self) -> Size:
+        width, height = self.stored
+        return (height, width) if self.orientation in _TURNED else (width, height)
 
 
-def _open(data: bytes) -> Image.Image:
-    """As Pillow sees it, which has to be as the limits were checked: bytes can be made that two readers
-    understand differently."""
+def _load(data: bytes, size: int | None, preprocessing: Preprocessing) -> _Loaded:
+    """Reduced as far as `size` pixels allow, if it may be. Raises UnsupportedImage or UnreadableImage."""
     frame = _frame(data)
     try:
         headers.check_parts(data, frame)
     except headers.HeaderError as error:
         raise UnreadableImage(str(error)) from None
+    stored = frame.width, frame.height
+    scale = 1 if size is None else ImageHeader(frame.format, *stored, len(data)).scale(size, preprocessing)
+    pixels = None
+    if frame.components in (1, 3):
+        pixels = jpeg.decode(data, stored, scale, grey=frame.components == 1)
+        if pixels is not None and not frame.exif:
+            return _Loaded(
+                pixels, stored, scale, 1
+            )  # nothing is left for Pillow, which would open it in Python
+    image = _open(data, frame)
+    try:
+        orientation = _orientation(image)
+        if pixels is None:
+            if scale > 1:
+                image.draft(None, (image.width // scale, image.height // scale))
+            image.load()
+    except Exception as error:
+        raise _damaged() from error
+    return _Loaded(image if pixels is None else pixels, stored, scale, orientation)
+
+
+def _damaged() -> UnreadableImage:
+    """Pillow's plugins raise nearly everything on broken files, from OSError to struct.error."""
+    return UnreadableImage("the picture is truncated or damaged")
+
+
+def _open(data: bytes, frame: headers.Frame) -> Image.Image:
+    """As Pillow sees it, which has to be as the limits were checked: bytes can be made that two readers
+    understand differently."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
@@ -247,11 +270,6 @@ def _open(data: bytes) -> Image.Image:
     if bits < 8 and "transparency" in image.info:  # Pillow has scaled the pixels, and not that
         image.info["transparency"] *= 255 // ((1 << bits) - 1)
     return image
-
-
-def _upright_size(size: Size, orientation: int) -> Size:
-    width, height = size
-    return (height, width) if orientation in _TURNED else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model_store import headers
+from model_store.headers import Frame
 from model_store.imaging import (
     FORMATS,
     ImageError,
@@ -30,7 +31,7 @@ PREPROCESSING = Preprocessing()
 def test_every_kind(name: str) -> None:
     frame = headers.frame(FILES[name][0]())
     assert frame is not None
-    assert frame[1:] == (WIDTH, HEIGHT, name == "jpeg-progressive")
+    assert frame[1:4] == (WIDTH, HEIGHT, name == "jpeg-progressive")
     assert name.startswith(frame.format.lower())
 
 
@@ -39,27 +40,27 @@ def test_every_kind(name: str) -> None:
 def test_any_size_of_webp(width: int, height: int, lossless: bool, metadata: bool) -> None:
     options = {"icc_profile": b"a profile"} if metadata else {}
     data = save(Image.new("RGB", (width, height)), "WEBP", lossless=lossless, **options)
-    assert headers.frame(data) == ("WEBP", width, height, False)
+    assert headers.frame(data) == Frame("WEBP", width, height, False)
 
 
 def test_the_largest_webp() -> None:
     data = save(Image.new("RGB", (16383, 2)), "WEBP")
-    assert headers.frame(data) == ("WEBP", 16383, 2, False)
+    assert headers.frame(data) == Frame("WEBP", 16383, 2, False)
 
 
 def test_bmp_upside_down_and_of_os2() -> None:
     data = bytearray(save(colours(), "BMP"))
     data[22:26] = struct.pack("<i", -HEIGHT)
-    assert headers.frame(bytes(data)) == ("BMP", WIDTH, HEIGHT, False)
+    assert headers.frame(bytes(data)) == Frame("BMP", WIDTH, HEIGHT, False)
     os2 = b"BM" + struct.pack("<IHHIIHHHH", 26 + 3 * 4 * 2, 0, 0, 26, 12, 4, 2, 1, 24) + bytes(3 * 4 * 2)
-    assert headers.frame(os2) == ("BMP", 4, 2, False)
+    assert headers.frame(os2) == Frame("BMP", 4, 2, False)
     assert upright_pixels(os2).shape == (2, 4, 3)
 
 
 def test_a_first_picture_that_reaches_beyond_the_screen_of_a_gif() -> None:
     data = bytearray(GIF)
     data[6:10] = struct.pack("<HH", 10, 10)
-    assert headers.frame(bytes(data)) == ("GIF", WIDTH, HEIGHT, False)
+    assert headers.frame(bytes(data)) == Frame("GIF", WIDTH, HEIGHT, False)
     assert upright_pixels(bytes(data)).shape == (HEIGHT, WIDTH, 3)
 
 
@@ -67,8 +68,17 @@ def test_metadata_before_the_frame_does_not_hide_it() -> None:
     long = {"icc_profile": bytes(200_000), "comment": b"\xff\xc0" * 100}
     for progressive in (False, True):
         data = save(colours(), "JPEG", progressive=progressive, **long)
-        assert headers.frame(data) == ("JPEG", WIDTH, HEIGHT, progressive)
+        assert headers.frame(data) == Frame("JPEG", WIDTH, HEIGHT, progressive, 3)
     assert probe(save(colours(), "GIF", comment=bytes(range(1, 256)) * 300), 10**8).width == WIDTH
+
+
+@pytest.mark.parametrize(("mode", "components"), [("L", 1), ("RGB", 3), ("CMYK", 4)])
+def test_of_a_jpeg_the_colours_and_whether_it_may_be_turned(mode: str, components: int) -> None:
+    picture, exif = colours().convert(mode), Image.Exif()
+    exif[0x0112] = 6
+    for options in ({}, {"exif": exif}, {"xmp": b"<x/>"}, {"xmp": b"<x/>", "exif": exif}):
+        data = save(picture, "JPEG", **options)
+        assert headers.frame(data) == Frame("JPEG", WIDTH, HEIGHT, False, components, "exif" in options)
 
 
 def chunk(name: bytes, content: bytes = b"") -> bytes:
