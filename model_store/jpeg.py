@@ -44,13 +44,17 @@ def decode(data: bytes, stored: tuple[int, int], scale: int, *, grey: bool) -> n
         return None
     width, height = (-(-side // scale) for side in stored)
     shape = (height, width, 1 if grey else 3)
+    buffer = _buffer.of(height * width * shape[2])
     try:
+        # Without a buffer room is made for what libjpeg reads in the file, which is to be what was allowed.
+        if buffer is None and simplejpeg.decode_jpeg_header(data)[1::-1] != tuple(stored):
+            return None
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data,
             "GRAY" if grey else "RGB",
             min_height=height,
             min_width=width,
-            buffer=_buffer.of(height * width * shape[2]),
+            buffer=buffer,
         )
     except ValueError:
         return None

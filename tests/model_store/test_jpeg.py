@@ -169,6 +169,18 @@ def test_a_size_that_is_not_the_files_is_refused() -> None:
         assert jpeg.decode(data, stored, 1, grey=False) is None
 
 
+@with_simplejpeg
+@pytest.mark.parametrize("stored", [(2000, 1400), (2200, 1600)], ids=["smaller", "larger"])
+def test_of_a_large_picture_the_size_is_compared_before_it_is_decoded(
+    stored: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decoded to memory of its own, as much as the file says."""
+    data = save(busy(2100, 1500), "JPEG")
+    assert jpeg.decode(data, (2100, 1500), 1, grey=False) is not None
+    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda *_, **__: pytest.fail("it was decoded"))
+    assert jpeg.decode(data, stored, 1, grey=False) is None
+
+
 @pytest.mark.parametrize("shape", [(500, 375), (1700, 1400)], ids=["kept buffer", "larger than is kept"])
 def test_an_answer_survives_the_next_picture(shape: tuple[int, int]) -> None:
     """The buffer that files are decoded to is reused; what was handed out is not."""
