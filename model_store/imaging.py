@@ -236,10 +236,8 @@ def _load(data: bytes, size: int | None, preprocessing: Preprocessing) -> _Loade
     pixels = None
     if frame.components in (1, 3):
         pixels = jpeg.decode(data, stored, scale, grey=frame.components == 1)
-        if pixels is not None and not frame.exif:
-            return _Loaded(
-                pixels, stored, scale, 1
-            )  # nothing is left for Pillow, which would open it in Python
+        if pixels is not None and not frame.exif:  # nothing is left for Pillow, which opens files in Python
+            return _Loaded(pixels, stored, scale, 1)
     image = _open(data, frame)
     try:
         orientation = _orientation(image)
