@@ -56,7 +56,8 @@ def test_both_average_the_same(data: st.DataObject) -> None:
     for resample, filter in ((resampling.bilinear, BILINEAR), (resampling.bicubic, BICUBIC)):
         found, expected = resample(pixels, size, box), by_pillow(pixels, size, box, filter)
         assert farthest(found, expected) <= 2
-        assert (np.abs(np.asarray(found, int) - expected) > 1).mean() < 0.001
+        apart = np.abs(np.asarray(found, int) - expected) > 1
+        assert apart.sum() <= 1 + apart.size // 1000  # one may be, of a picture of few values too
 
 
 @with_the_extra
