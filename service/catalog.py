@@ -66,8 +66,9 @@ class LoadedDetector:
 class Plan:
     """A way to answer: a variant, with one thread or with all workers' threads for one picture.
 
-    `needs` is what has to be brought into memory for it, and `key` names what is measured and learned. They
-    and `resolution`, in pixels, are found once: every request asks each plan."""
+    `needs` is what has to be brought into memory for it, and `key` names what is measured and learned. By one
+    that `pairs`, one run may answer two requests: not where memory is short, nor on providers that compile a
+    model for its shapes. They and `resolution`, in pixels, are found once: every request asks each plan."""
 
     variant: LoadedVariant
     session: Session
@@ -75,11 +76,14 @@ class Plan:
     needs: tuple[OnDemand[object], ...] = field(init=False)
     key: str = field(init=False)
     resolution: int = field(init=False)
+    pairs: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", on_demand(self.session))
         object.__setattr__(self, "key", self.key_on(self.session.provider))
         object.__setattr__(self, "resolution", self.variant.manifest.resolution)
+        pairs = self.threads == 1 and self.session.provider == CPU and not self.needs
+        object.__setattr__(self, "pairs", pairs)
 
     def key_on(self, provider: str) -> str:
         """The key that the plan would have on another provider."""

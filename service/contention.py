@@ -69,7 +69,9 @@ class Contention:
         loss."""
         chances = self._chances(job, now)
         if chances:
-            self._arrivals.came(now, chances, self._estimates.bound_ms(job.expected[0]))
+            best = job.expected[0]
+            longest_ms = self._estimates.bound_ms(best) * (2 if best.pairs else 1)
+            self._arrivals.came(now, chances, longest_ms)
         return len(chances) > 0
 
     def started(self, share_ms: float, work_ms: float, now: float) -> None:

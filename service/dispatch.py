@@ -27,6 +27,14 @@ _ROOM = 1.2
 _SURELY = 1.5
 # So many requests in a row found nobody else there, for one without a budget to take all workers.
 _LONELY = 8
+# The first of a pair waits for the second, so that a pair has to spare this share of the time of two runs;
+# what the event loop spares, which is woken once for both, counts.
+_PAIR_SPARES = 0.03
+_SPARED_MS = 0.5
+# One whose picture takes so many times as long as the other's would keep that one waiting for it.
+_UNEQUAL = 2.0
+# One in so many pairs is not made, to know what single runs take meanwhile.
+_STAY_SINGLE = 16
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
 
@@ -54,6 +62,7 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
+        self._pairs = 0  # that were made or could have been
         self._lonely = 0  # so many requests in a row have found nobody else there
         self._loading = False  # some wait, or have waited, for what has to be brought into memory
         self._pessimism = Pessimism()
@@ -230,11 +239,10 @@ class Dispatcher:
         """A pinned variant, the most accurate one without a budget, the fastest one when late."""
         decision: Decision
         if job.deadline is None:
-            index, decision = _best_that_loads(job.expected), "unbounded"
-            if job.pinned is not None:
-                index, decision = job.pinned, "pinned"
+            index, decision = _without_budget(job)
             index = self._on_all_workers(job, index) or index
-        elif job.pinned is not None:
+            return self._assign(job, index, decision, now, self._second(job.expected[index], now))
+        if job.pinned is not None:
             index, decision = job.pinned, "pinned"
         else:
             index = job.fastest
@@ -253,18 +261,49 @@ class Dispatcher:
             return None
         return several
 
-    def _assign(self, job: Job, index: int, decision: Decision, now: float) -> Assignment:
+    def _second(self, expected: Expected, now: float) -> Assignment | None:
+        """The next in the queue, taken from there, where it has no budget either and wants the same plan: one
+        run answers both. Not where another worker is free for it, or somebody in a hurry might come."""
+        other = self._queue.first
+        if other is None or other.deadline is not None or len(self._running) + 1 < self.workers:
+            return None
+        index, decision = _without_budget(other)
+        theirs = other.expected[index]
+        if not (expected.pairs and theirs.pairs and theirs.key == expected.key):
+            return None
+        both = expected.with_second(theirs)
+        less, more = sorted(map(self.estimates.work_ms, (expected, theirs)))
+        work, median, bound = self.estimates.cost(both)
+        pays = work <= (1 - _PAIR_SPARES) * (less + more) + _SPARED_MS
+        tried = self.estimates.knows(expected) and self.estimates.knows(both)
+        if more > _UNEQUAL * less or (tried and not pays) or not self._contention.harmless(bound):
+            return None
+        self._pairs += 1
+        if self._pairs % _STAY_SINGLE == 0:
+            return None
+        self._queue.pop()
+        return Assignment(other, index, decision, now, median, bound)
+
+    def _assign(
+        self, job: Job, index: int, decision: Decision, now: float, second: Assignment | None = None
+    ) -> Assignment:
         estimates = self.estimates
         expected = job.expected[index].loaded
         load_ms = job.expected[index].load_ms  # once: while others load and drop, it changes
+        if second is not None:
+            expected = expected.with_second(second.expected)
         run, median, bound = estimates.cost(expected)
         work = load_ms + run
         share = self._contention.share_ms(now)
         # Where there is room for the best, what is promised to those who come meanwhile is surer.
         roomy = share >= _ROOM * estimates.work_ms(job.expected[0])
-        assignment = Assignment(job, index, decision, now, load_ms + median, load_ms + bound, load_ms)
+        assignment = Assignment(
+            job, index, decision, now, load_ms + median, load_ms + bound, load_ms, second=second
+        )
         self._running.start(assignment, now + work + (bound - median if roomy else 0.0))
-        self._contention.started(share, work * expected.threads, now)
+        parts = assignment.parts
+        for _ in parts:
+            self._contention.started(share, work * expected.threads / len(parts), now)
         return assignment
 
     def _learn(self, job: Job, *, kept: bool) -> None:
@@ -337,6 +376,13 @@ class Dispatcher:
                 if job.loads:
                     self._contention.reckon(job)
         return waiting
+
+
+def _without_budget(job: Job) -> tuple[int, Decision]:
+    """The place of the plan with one thread that answers it, and why."""
+    if job.pinned is not None:
+        return job.pinned, "pinned"
+    return _best_that_loads(job.expected), "unbounded"
 
 
 def _best_that_loads(expected: Sequence[Expected]) -> int:

@@ -54,7 +54,8 @@ class Assignment:
 
     `median_ms` and `bound_ms` are what is expected from now to the start of the answer: half, and almost
     all, take no longer. `load_ms` of it goes into bringing the plan into memory. `ahead_of` is who runs
-    already and is held up for it; None where a worker was free.
+    already and is held up for it; None where a worker was free. `second` is another job that the same run
+    answers, by the same plan, and of which the same is expected.
     """
 
     job: Job
@@ -65,11 +66,18 @@ class Assignment:
     bound_ms: float
     load_ms: float = 0.0
     ahead_of: Job | None = None
+    second: "Assignment | None" = None
 
     @property
     def expected(self) -> Expected:
-        """What the profile expects of the plan."""
-        return self.job.expected[self.index]
+        """What the profile expects of the run."""
+        own = self.job.expected[self.index]
+        return own if self.second is None else own.with_second(self.second.expected)
+
+    @property
+    def parts(self) -> "list[Assignment]":
+        """This one, and the second."""
+        return [self] if self.second is None else [self, self.second]
 
     @property
     def threads(self) -> int:

@@ -123,18 +123,22 @@ class Planned(Protocol):
     def threads(self) -> int: ...
     @property
     def needs(self) -> tuple[Loadable, ...]: ...
+    @property
+    def pairs(self) -> bool: ...
 
 
 @dataclass(slots=True)
 class Expected:
     """What the profile expects of one picture with one plan: the medians of its phases, and of the whole
-    that a worker needs once all that it `needs` is in memory. With several `threads` it keeps all workers."""
+    that a worker needs once all that it `needs` is in memory. With several `threads` it keeps all workers.
+    One that `pairs` may be in one run with another of the same key."""
 
     key: str
     decode_ms: float
     inference_ms: float
     threads: int = 1
     needs: tuple[Loadable, ...] = ()
+    pairs: bool = False
     service_ms: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +153,11 @@ class Expected:
     def loaded(self) -> "Expected":
         """The same once all that it needs is in memory."""
         return replace(self, needs=()) if self.needs else self
+
+    def with_second(self, other: "Expected") -> "Expected":
+        """Both in one run: by the profile the work of both. What it is, is learned by a key of its own."""
+        decode_ms, inference_ms = self.decode_ms + other.decode_ms, self.inference_ms + other.inference_ms
+        return Expected(f"{self.key}/2 pictures", decode_ms, inference_ms)
 
 
 def fastest(expected: Sequence[Expected]) -> int:
@@ -203,7 +212,7 @@ class LatencyEstimates:
             if size not in decode_ms:
                 decode_ms[size] = self.decode_ms(header, size, preprocessing)
             inference_ms = self._inference[key].p50
-            found.append(Expected(key, decode_ms[size], inference_ms, plan.threads, plan.needs))
+            found.append(Expected(key, decode_ms[size], inference_ms, plan.threads, plan.needs, plan.pairs))
         return found
 
     def decode_ms(self, header: ImageHeader, size: int, preprocessing: Preprocessing) -> float:
@@ -314,6 +323,10 @@ class LatencyEstimates:
     def spread(self) -> float:
         """Of late: how many times its median the worker's time may be."""
         return self._all.service.bound / self._all.service.median
+
+    def knows(self, expected: Expected) -> bool:
+        """Whether there are enough runs of the plan to tell of the present."""
+        return self._present(expected.key) is not self._all
 
     def profiled(self, key: str) -> Quantiles:
         """The profile's inference times."""

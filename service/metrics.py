@@ -53,6 +53,9 @@ class Metrics:
             "Pictures in a hurry, run ahead of one that had started",
             registry=registry,
         )
+        self._pairs = Counter(
+            "mobilenet_pairs", "Runs that answered two pictures without a budget", registry=registry
+        )
         phases = Histogram(
             "mobilenet_phase_seconds", "Time of each phase", ["phase"], buckets=_BUCKETS_S, registry=registry
         )
@@ -134,6 +137,9 @@ class Metrics:
 
     def preempted(self) -> None:
         self._preempted.inc()
+
+    def paired(self) -> None:
+        self._pairs.inc()
 
     def cancelled(self, stage: Stage) -> None:
         self._cancelled.labels(stage).inc()

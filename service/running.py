@@ -24,7 +24,8 @@ class Run:
         return job.deadline - self.assignment.started - self.assignment.bound_ms
 
     def hold_up(self, hold_ms: float) -> None:
-        self.assignment.job.held_up_ms = hold_ms
+        for part in self.assignment.parts:
+            part.job.held_up_ms = hold_ms
         self.ends += hold_ms
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from model_store.device import lower_priority
 from model_store.profile import Quantiles
@@ -25,7 +25,7 @@ from service.latency import fastest
 from service.metrics import Metrics
 from service.schemas import Decision
 from service.turnstile import TooFarBehind, Turnstile
-from service.work import Ran, Work
+from service.work import PairedWork, Ran, Work
 
 log = logging.getLogger(__name__)
 
@@ -248,15 +248,19 @@ class Scheduler:
         ticket, job.payload = job.payload, None
         if isinstance(taken, Job):
             self._metrics.refused("expired")
-            _hand_over(ticket, errors.DeadlineExceeded("the deadline passed before a worker was free"))
+            _hand_over([ticket], [errors.DeadlineExceeded("the deadline passed before a worker was free")])
             return
-        result: Outcome[Any] | Exception
-        ran = None
+        tickets = [ticket]
+        if taken.second is not None:
+            tickets.append(taken.second.job.payload)
+            taken.second.job.payload = None
+            self._metrics.paired()
+        results: Sequence[Outcome[Any] | Exception]
         try:
-            result = _serve(ticket.submission, taken)
-            ran = result.ran
+            results = _serve([each.submission for each in tickets], taken)
         except Exception as error:
-            result = error
+            results = [error] * len(tickets)
+        ran = next((each.ran for each in results if isinstance(each, Outcome)), None)
         # First of all, so that a client's next request does not find its last one still running.
         with self._changed:
             self._cpus.pop(job, None)
@@ -268,8 +272,8 @@ class Scheduler:
                 self._metrics.reckoned(self._dispatcher.pessimism)
             if taken.threads > 1:
                 self._changed.notify_all()  # the other workers were kept from what came meanwhile
-        _hand_over(ticket, result)
-        del ticket, result  # as in `run`
+        _hand_over(tickets, results)
+        del ticket, tickets, results  # as in `run`
 
     def _tell_queue(self) -> None:
         self._metrics.waiting(len(self._dispatcher), self._dispatcher.queued_bytes)
@@ -303,9 +307,25 @@ def _stay_on(cpus: set[int]) -> None:
         os.sched_setaffinity(0, cpus)
 
 
-def _serve(submission: Submission[Result], assignment: Assignment) -> Outcome[Result]:
+def _serve(submissions: Sequence[Submission[Any]], assignment: Assignment) -> list[Outcome[Any] | Exception]:
+    """What became of each part of the assignment."""
     started = now_ms()
-    ran = submission.work.run(assignment)
+    work = submissions[0].work
+    made: Sequence[Ran[Any] | Exception]
+    if assignment.second is None:
+        made = [work.run(assignment)]
+    else:
+        made = cast(PairedWork[Any], work).run_with(submissions[1].work, assignment)
+    finished = now_ms()
+    return [
+        ran if isinstance(ran, Exception) else _outcome(ran, submission, part, started, finished)
+        for ran, submission, part in zip(made, submissions, assignment.parts, strict=True)
+    ]
+
+
+def _outcome(
+    ran: Ran[Result], submission: Submission[Result], assignment: Assignment, started: float, finished: float
+) -> Outcome[Result]:
     elapsed = assignment.started - submission.arrival + assignment.job.held_up_ms
     return Outcome(
         ran=ran,
@@ -314,7 +334,7 @@ def _serve(submission: Submission[Result], assignment: Assignment) -> Outcome[Re
         predicted_ms=elapsed + assignment.median_ms,
         bound_ms=elapsed + assignment.bound_ms,
         queue_ms=started - assignment.job.submitted + ran.load_ms,
-        finished=now_ms(),
+        finished=finished,
     )
 
 
@@ -330,17 +350,18 @@ def _overloaded(refusal: Refusal) -> errors.Overloaded:
     )
 
 
-def _hand_over(ticket: _Ticket, result: Outcome[Any] | Exception) -> None:
-    """Hands a result over to the event loop that waits; a caller that has left is none."""
-    future = ticket.result
+def _hand_over(tickets: Sequence[_Ticket], results: Sequence[Outcome[Any] | Exception]) -> None:
+    """Hands results over to the event loop that waits, and is woken once; a caller that has left is none."""
+    futures = [ticket.result for ticket in tickets]
 
     def deliver() -> None:
-        if future.done():
-            return
-        if isinstance(result, Outcome):
-            future.set_result(result)
-        else:
-            future.set_exception(result)
+        for future, result in zip(futures, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Outcome):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
 
     with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to answer
-        future.get_loop().call_soon_threadsafe(deliver)
+        futures[0].get_loop().call_soon_threadsafe(deliver)

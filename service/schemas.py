@@ -84,8 +84,8 @@ class Latency(_Response):
     total_ms: float = Field(description="From the arrival of the request head to this response.")
     receive_ms: float
     queue_ms: float = Field(description="Waiting for a worker, and for a variant that was not in memory.")
-    decode_ms: float
-    inference_ms: float
+    decode_ms: float = Field(description="Of both pictures, where one run answered two without a budget.")
+    inference_ms: float = Field(description="Likewise.")
     threads: int = Field(description="That the inference used; several only on an idle device.")
     met: bool = Field(description="total_ms is within budget_ms; true when there is none.")
 

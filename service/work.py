@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.catalog import LoadedVariant
+from service.errors import Problem
 from service.jobs import Assignment
 from service.latency import Expected, LatencyEstimates
 
@@ -56,4 +57,12 @@ class Work(Protocol[Result]):
 
     def run(self, assignment: Assignment) -> Ran[Result]:
         """On a worker. Raises a Problem for what the client has to mend, or to wait for."""
+        ...
+
+
+class PairedWork(Work[Result], Protocol[Result]):
+    """What is expected to pair: see `Expected`."""
+
+    def run_with(self, second: Any, assignment: Assignment) -> Sequence[Ran[Result] | Problem]:
+        """As `run`, of this and of another of its kind in one run: what became of each."""
         ...

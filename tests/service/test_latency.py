@@ -29,6 +29,7 @@ class Way(NamedTuple):
     resolution: int
     threads: int = 1
     needs: tuple[Loadable, ...] = ()
+    pairs: bool = False
 
 
 MEDIANS = {"large": 20.0, "middle": 8.0, "small": 2.0}
