@@ -24,6 +24,7 @@ _EACH_MS = 2.8
 # Of what those in a hurry lose by finding no worker free, so much is left where they may run ahead of others:
 # one at a time can, with a part of a core, so that it has to be content with less.
 _STILL_LOST = 0.3
+_RELAXED = 64  # so many in a row could wait, until nobody in a hurry is expected
 _NOTHING = 1e-6  # of accuracy: sums of what came and went are not quite 0
 _STEP_MS = 1 / 64  # to which plans are ranked, so that pictures of one camera are ranked once
 
@@ -47,6 +48,7 @@ class Contention:
         self._arrivals = sharing.Arrivals(running.workers)
         self._shares = sharing.FairShares()
         self._price = sharing.WorkPrice(running.workers)
+        self._relaxed = _RELAXED  # so many in a row could have waited for two runs
 
     def rank(self, job: Job) -> None:
         """Finds the job's fastest plan and its efficient frontier, both by the profile: what was learned of
@@ -69,9 +71,9 @@ class Contention:
         loss."""
         chances = self._chances(job, now)
         if chances:
-            best = job.expected[0]
-            longest_ms = self._estimates.bound_ms(best) * (2 if best.pairs else 1)
+            longest_ms = self._estimates.bound_ms(job.expected[0])
             self._arrivals.came(now, chances, longest_ms)
+            self._relaxed = self._relaxed + 1 if chances[-1].wait_ms >= 2 * longest_ms else 0
         return len(chances) > 0
 
     def started(self, share_ms: float, work_ms: float, now: float) -> None:
@@ -136,6 +138,11 @@ class Contention:
     def harmless(self, busy_ms: float) -> bool:
         """Whether, by the latest arrivals, nobody loses who comes while all workers are busy for so long."""
         return self._arrivals.loss(busy_ms) < _NOTHING
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether, by the latest arrivals, nobody is in such a hurry as to lose by waiting for two runs."""
+        return self._relaxed >= _RELAXED
 
     def lost(self, job: Job, accuracy: float, now: float) -> None:
         """Load cost the job so much accuracy. What it loses without any is the machine's doing: to leave more

@@ -267,6 +267,8 @@ class Dispatcher:
         other = self._queue.first
         if other is None or other.deadline is not None or len(self._running) + 1 < self.workers:
             return None
+        if not self._contention.relaxed:
+            return None
         index, decision = _without_budget(other)
         theirs = other.expected[index]
         if not (expected.pairs and theirs.pairs and theirs.key == expected.key):
@@ -276,7 +278,7 @@ class Dispatcher:
         work, median, bound = self.estimates.cost(both)
         pays = work <= (1 - _PAIR_SPARES) * (less + more) + _SPARED_MS
         tried = self.estimates.knows(expected) and self.estimates.knows(both)
-        if more > _UNEQUAL * less or (tried and not pays) or not self._contention.harmless(bound):
+        if more > _UNEQUAL * less or (tried and not pays):
             return None
         self._pairs += 1
         if self._pairs % _STAY_SINGLE == 0:

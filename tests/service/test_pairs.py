@@ -116,22 +116,21 @@ def test_one_for_whom_a_worker_is_free_is_left_to_it() -> None:
 
 
 def test_they_stay_apart_while_those_in_a_hurry_come() -> None:
-    """Who has 30 ms left would wait for a run of 34, and not for one of 17."""
+    """Who has 35 ms would get less after a wait for two runs of 17; the latest 64 tell."""
 
-    def pairs_after(budget: float) -> bool:
+    def pairs_after(budgets: Sequence[float | None]) -> bool:
         d = dispatcher(1)
-        for i in range(64):
-            now = 100.0 * i
-            for coming in (now, now + 1):
-                admitted(d, [patient(coming, budget=budget)], coming)
-            for ends in (now + 20, now + 40):
-                finished(d, assigned(d, ends - 18), ends)
-        now = 6400.0
+        for i, budget in enumerate(budgets):
+            admitted(d, [patient(100.0 * i, budget=budget)], 100.0 * i)
+            finished(d, assigned(d, 100.0 * i), 100.0 * i + 20)
+        now = 100.0 * len(budgets)
         admitted(d, [patient(now), patient(now)], now)
         return assigned(d, now).second is not None
 
-    assert not pairs_after(30.0)
-    assert pairs_after(1000.0)
+    assert not pairs_after([35.0])
+    assert not pairs_after([35.0, *[None] * 60])
+    assert pairs_after([35.0, *[None] * 62])
+    assert pairs_after([1000.0, None])
 
 
 @pytest.mark.parametrize(("ratio", "pays"), [(1.1, False), (1.0, False), (0.95, True)])
