@@ -1,7 +1,7 @@
 """One picture for one network of a task: what `POST /v1/classify` asks of a worker."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,53 +53,45 @@ class Classification:
 
     def run(self, assignment: Assignment) -> Ran[Classified]:
         """Raises UnreadableImage, or NotReady where the variant cannot be loaded any more."""
-        found = _run([self], assignment)
-        if isinstance(found[0], errors.Problem):
-            # It will know this frame: were it known here, the picture would stay until the garbage collector
-            # comes by.
-            raise cast(errors.Problem, found.pop())
-        return found[0]
+        plan = self.plans[assignment.index]
+        taken = now_ms()
+        with in_memory(plan.needs):
+            started = now_ms()
+            image, size = self._decoded(plan)
+            decoded = now_ms()
+            scores = held(plan.session).run(image[np.newaxis])[0]
+            ended = now_ms()
+        times = decoded - started, ended - decoded, started - taken
+        return Ran(Classified(scores, size), plan.variant, assignment.expected, *times)
 
     def run_with(
         self, second: "Classification", assignment: Assignment
     ) -> list[Ran[Classified] | errors.Problem]:
         """Both have the time of both. One that cannot be read leaves the other alone."""
-        return _run([self, second], assignment)
-
-    def decoded(self, resolution: int) -> tuple[UInt8Array, Size]:
-        """What a variant of so many pixels sees, and the size of the upright picture. Raises ImageError."""
-        return decode_sized(self._data, resolution, self._catalog.manifest.preprocessing)
-
-
-def _run(works: Sequence[Classification], assignment: Assignment) -> list[Ran[Classified] | errors.Problem]:
-    """What became of each, by the plan of the first. Raises NotReady."""
-    plan = works[0].plans[assignment.index]
-    taken = now_ms()
-    with in_memory(plan.needs):
+        plan = self.plans[assignment.index]
         started = now_ms()
-        images: list[UInt8Array] = []
-        read: list[Size | errors.Problem] = []
-        for work in works:
+        read: list[tuple[UInt8Array, Size] | errors.Problem] = []
+        for work in (self, second):
             try:
-                image, size = work.decoded(plan.resolution)
-            except ImageError as error:
-                read.append(errors.UnreadableImage(str(error)))
-            else:
-                images.append(image)
-                read.append(size)
+                read.append(work._decoded(plan))
+            except errors.UnreadableImage as problem:
+                read.append(problem.with_traceback(None))  # which knows this frame, which would know it
         decoded = now_ms()
-        if not images:
-            return [each for each in read if isinstance(each, errors.Problem)]
-        batch = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
-        scores = iter(held(plan.session).run(batch))
-        ended = now_ms()
-    times = decoded - started, ended - decoded, started - taken
-    parts = assignment.parts
-    found: list[Ran[Classified] | errors.Problem] = []
-    for part, size_or_problem in zip(parts, read, strict=True):
-        if isinstance(size_or_problem, errors.Problem):
-            found.append(size_or_problem)
-            continue
-        expected = assignment.expected if len(images) == len(works) else part.job.expected[part.index]
-        found.append(Ran(Classified(next(scores), size_or_problem), plan.variant, expected, *times))
-    return found
+        images = [each[0] for each in read if isinstance(each, tuple)]
+        scores = iter(held(plan.session).run(np.stack(images)) if images else ())
+        times = decoded - started, now_ms() - decoded
+        found: list[Ran[Classified] | errors.Problem] = []
+        for part, each in zip(assignment.parts, read, strict=True):
+            if isinstance(each, errors.Problem):
+                found.append(each)
+                continue
+            expected = assignment.expected if len(images) == 2 else part.job.expected[part.index]
+            found.append(Ran(Classified(next(scores), each[1]), plan.variant, expected, *times))
+        return found
+
+    def _decoded(self, plan: Plan) -> tuple[UInt8Array, Size]:
+        """What the variant sees, and the size of the upright picture."""
+        try:
+            return decode_sized(self._data, plan.resolution, self._catalog.manifest.preprocessing)
+        except ImageError as error:
+            raise errors.UnreadableImage(str(error)) from None

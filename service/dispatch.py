@@ -13,6 +13,7 @@ from service.contention import Contention
 from service.deadline_queue import DeadlineQueue
 from service.jobs import Assignment, Job, Refusal
 from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
+from service.pairing import Pairing
 from service.pessimism import Pessimism
 from service.running import Running
 from service.schemas import Decision
@@ -27,14 +28,6 @@ _ROOM = 1.2
 _SURELY = 1.5
 # So many requests in a row found nobody else there, for one without a budget to take all workers.
 _LONELY = 8
-# The first of a pair waits for the second, so that a pair has to spare this share of the time of two runs;
-# what the event loop spares, which is woken once for both, counts.
-_PAIR_SPARES = 0.03
-_SPARED_MS = 0.5
-# One whose picture takes so many times as long as the other's would keep that one waiting for it.
-_UNEQUAL = 2.0
-# One in so many pairs is not made, to know what single runs take meanwhile.
-_STAY_SINGLE = 16
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
 
@@ -62,10 +55,10 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
-        self._pairs = 0  # that were made or could have been
         self._lonely = 0  # so many requests in a row have found nobody else there
         self._loading = False  # some wait, or have waited, for what has to be brought into memory
         self._pessimism = Pessimism()
+        self._pairing = Pairing(estimates)
         self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
 
     def __len__(self) -> int:
@@ -267,23 +260,12 @@ class Dispatcher:
         other = self._queue.first
         if other is None or other.deadline is not None or len(self._running) + 1 < self.workers:
             return None
-        if not self._contention.relaxed:
-            return None
         index, decision = _without_budget(other)
         theirs = other.expected[index]
-        if not (expected.pairs and theirs.pairs and theirs.key == expected.key):
-            return None
-        both = expected.with_second(theirs)
-        less, more = sorted(map(self.estimates.work_ms, (expected, theirs)))
-        work, median, bound = self.estimates.cost(both)
-        pays = work <= (1 - _PAIR_SPARES) * (less + more) + _SPARED_MS
-        tried = self.estimates.knows(expected) and self.estimates.knows(both)
-        if more > _UNEQUAL * less or (tried and not pays):
-            return None
-        self._pairs += 1
-        if self._pairs % _STAY_SINGLE == 0:
+        if not self._contention.relaxed or not self._pairing.shall_pair(expected, theirs):
             return None
         self._queue.pop()
+        _, median, bound = self.estimates.cost(expected.with_second(theirs))
         return Assignment(other, index, decision, now, median, bound)
 
     def _assign(
@@ -303,9 +285,11 @@ class Dispatcher:
             job, index, decision, now, load_ms + median, load_ms + bound, load_ms, second=second
         )
         self._running.start(assignment, now + work + (bound - median if roomy else 0.0))
-        parts = assignment.parts
-        for _ in parts:
-            self._contention.started(share, work * expected.threads / len(parts), now)
+        if second is None:
+            self._contention.started(share, work * expected.threads, now)
+        else:  # each half of it
+            for _ in assignment.parts:
+                self._contention.started(share, work / 2, now)
         return assignment
 
     def _learn(self, job: Job, *, kept: bool) -> None:

@@ -310,12 +310,10 @@ def _stay_on(cpus: set[int]) -> None:
 def _serve(submissions: Sequence[Submission[Any]], assignment: Assignment) -> list[Outcome[Any] | Exception]:
     """What became of each part of the assignment."""
     started = now_ms()
-    work = submissions[0].work
-    made: Sequence[Ran[Any] | Exception]
+    first = submissions[0]
     if assignment.second is None:
-        made = [work.run(assignment)]
-    else:
-        made = cast(PairedWork[Any], work).run_with(submissions[1].work, assignment)
+        return [_outcome(first.work.run(assignment), first, assignment, started, now_ms())]
+    made = cast(PairedWork[Any], first.work).run_with(submissions[1].work, assignment)
     finished = now_ms()
     return [
         ran if isinstance(ran, Exception) else _outcome(ran, submission, part, started, finished)

@@ -51,6 +51,7 @@ PURE = {
     "model_store/training/targets.py",
     "service/planner.py",
     "service/contention.py",
+    "service/pairing.py",
     "service/pessimism.py",
     "service/sharing.py",
 }

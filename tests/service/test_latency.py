@@ -98,7 +98,7 @@ def test_the_high_value_of_a_full_window_is_its_second_largest() -> None:
     for value in np.random.default_rng(0).permutation(np.arange(1.0, 49.0)):
         window.add(float(value))
     assert (window.median, window.high) == (25.0, 47.0)
-    assert window.bound == pytest.approx(25 + 3.4 * (37 - 25))  # 26 to 48 are 37 in the mean
+    assert window.bound == pytest.approx(25 + 3.7 * (37 - 25))  # 26 to 48 are 37 in the mean
 
 
 def tails(rng: np.random.Generator) -> dict[str, Callable[[int], np.ndarray]]:
