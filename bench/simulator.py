@@ -253,6 +253,14 @@ def trace(path: Path, rate_per_s: float, seconds: float) -> Floats:
     return np.asarray(scaled[scaled < seconds * 1e3])
 
 
+def trace_part(path: Path, rate_per_s: float, seconds: float, part: int, parts: int) -> Floats:
+    """Arrivals of one of so many parts of a trace, each behind the one before and `seconds` long; shorter
+    where at that rate the trace is."""
+    times = trace(path, rate_per_s, np.inf)
+    part_ms = min(seconds * 1e3, times[-1] / parts)
+    return np.asarray(times[times // part_ms == part] - part * part_ms)
+
+
 def scenarios(family: Family, seconds: float, seed: int, azure: Path | None) -> Iterator[tuple[str, Floats]]:
     full = capacity_per_s(family, 0)
     for share in (0.2, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0):

@@ -118,9 +118,8 @@ class Bench:
             return simulator.square_wave(0.3 * capacity, 2 * capacity, seconds, seed, period_s=period_s)
         if name == _RAMP:
             return simulator.ramp(3 * capacity, seconds, seed)
-        if name == _AZURE:  # one part of it after the other
-            times = simulator.trace(self._options.trace, capacity, (seed + 1) * seconds)
-            return np.asarray(times[times >= seed * seconds * 1e3] - seed * seconds * 1e3)
+        if name == _AZURE:
+            return simulator.trace_part(self._options.trace, capacity, seconds, seed, self._rounds(name))
         rate = float(name.removesuffix("x")) * capacity
         return simulator.poisson(rate, max(_FEWEST, int(rate * seconds)), seed)
 

@@ -161,6 +161,21 @@ def test_no_static_variant_in_hindsight_is_much_better(name: str, least: float) 
     assert compared["attainment_of_admitted"] >= 0.98
 
 
+@pytest.mark.parametrize(("rate", "length_s"), [(1.0, 12.0), (10.0, 1.5)])
+def test_parts_of_a_trace_follow_each_other_and_none_is_empty(
+    tmp_path: Path, rate: float, length_s: float
+) -> None:
+    """60 arrivals; at ten a second there are no four parts of 12 s."""
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP\n" + "".join(f"2024-05-10 00:00:{i:02}.000000\n" for i in range(60)))
+    parts = [simulator.trace_part(path, rate, 12.0, part, 4) for part in range(4)]
+    whole = simulator.trace(path, rate, np.inf)
+    found = np.concatenate([times + part * length_s * 1e3 for part, times in enumerate(parts)])
+    np.testing.assert_allclose(found, whole[: len(found)], atol=1e-6)
+    assert min(map(len, parts)) >= 11
+    assert max(times.max() for times in parts) < length_s * 1e3
+
+
 def test_all_the_scenarios_run_and_print(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("TIMESTAMP\n" + "".join(f"2024-05-10 00:00:{i:02}.000000\n" for i in range(60)))
