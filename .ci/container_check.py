@@ -122,16 +122,29 @@ def check_memory(http: httpx.Client, container: Container) -> None:
     print(f"after {REQUESTS} requests within {limit} MiB: {container.memory()}")
 
 
+def begun(port: int, size_bytes: int) -> HTTPConnection:
+    """A request whose head the service has read, and whose body it waits for."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest("POST", "/v1/classify")
+    connection.putheader("Content-Length", str(size_bytes))
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    interim = b""
+    while not interim.endswith(b"\r\n\r\n"):
+        received = connection.sock.recv(1024)
+        assert received, "the connection was closed"
+        interim += received
+    assert interim.startswith(b"HTTP/1.1 100 "), interim
+    return connection
+
+
 def check_drain(container: Container, port: int) -> None:
     """SIGTERM while one body is half sent and others wait: all are answered, and the exit code is 0."""
     picture = sample_picture("JPEG", 4000, 3000, grain=8)
-    running = [HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(8)]
-    slow = HTTPConnection("127.0.0.1", port, timeout=60)
-    slow.putrequest("POST", "/v1/classify")
-    slow.putheader("Content-Length", str(len(picture)))
-    slow.endheaders(picture[: len(picture) // 2])
+    slow, *running = (begun(port, len(picture)) for _ in range(9))
+    slow.send(picture[: len(picture) // 2])
     for connection in running:
-        connection.request("POST", "/v1/classify", picture)
+        connection.send(picture)
     stop = [container.docker, "stop", "--time", "25", container.id]
     stopping = subprocess.Popen(stop, stdout=subprocess.PIPE)
     time.sleep(1)  # the signal has arrived
