@@ -25,8 +25,8 @@ CONFIDENCE = 0.95  # the quantile of a window that is its bound at least
 LATE_AT_BOUND = 0.025  # of all, so many take longer than the bound
 # So many times as far beyond the median as the mean of a window's upper half is the bound. It rests on 24
 # values, the window's own quantile on two. With an exponential tail it would be 3.0; those under bursts are
-# heavier: with 3.0 one in 21 to 28 was beyond it on one machine, on another one in 18 to 21 with 3.4 and in 23
-# with 3.8.
+# heavier: with 3.0 one in 21 to 28 was beyond it on one machine; on another one in 18 to 21 with 3.4, and one
+# in 23 with 3.8.
 _TAIL = 3.7
 ANSWER_MS = 0.7  # handing over and serialising an answer, before anything was learned
 _WINDOW = 48
