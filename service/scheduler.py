@@ -224,8 +224,18 @@ class Scheduler:
 
     def _work(self, cpu: int | None) -> None:
         _settle(cpu)
-        while (taken := self._take(cpu)) is not None:
-            self._do(taken)
+        taken = self._take(cpu)
+        while taken is not None:
+            tickets = self._tickets(taken)
+            results = _serve([ticket.submission for ticket in tickets], taken)
+            with self._changed:
+                self._finish(taken, results)
+                # Before the event loop is woken, which would wait for the interpreter meanwhile.
+                taken = self._next(cpu)
+            _hand_over(tickets, results)
+            del tickets, results  # as in `run`
+            if taken is None:
+                taken = self._take(cpu)
 
     def _work_ahead(self) -> None:
         """On the CPU of who is held up: the other workers go on."""
@@ -239,58 +249,61 @@ class Scheduler:
                 cpu = None if taken.ahead_of is None else self._cpus.get(taken.ahead_of)
             _stay_on(anywhere if cpu is None else {cpu})
             self._metrics.preempted()
-            self._do(taken)
+            tickets = self._tickets(taken)
+            results = _serve([ticket.submission for ticket in tickets], taken)
+            with self._changed:
+                self._finish(taken, results)
+            _hand_over(tickets, results)
+            del tickets, results
 
-    def _do(self, taken: Assignment | Job) -> None:
-        job = taken if isinstance(taken, Job) else taken.job
-        # The outcome knows its job. If that still knew who waits for the outcome, each picture would stay in
-        # memory until the garbage collector comes by.
-        ticket, job.payload = job.payload, None
-        if isinstance(taken, Job):
-            self._metrics.refused("expired")
-            _hand_over([ticket], [errors.DeadlineExceeded("the deadline passed before a worker was free")])
-            return
-        tickets = [ticket]
-        if taken.second is not None:
-            tickets.append(taken.second.job.payload)
-            taken.second.job.payload = None
+    def _tickets(self, taken: Assignment | Job) -> list[_Ticket]:
+        """Of who waits for it. The outcome knows its job: if that still knew who waits for the outcome, each
+        picture would stay in memory until the garbage collector comes by."""
+        jobs = [taken] if isinstance(taken, Job) else [part.job for part in taken.parts]
+        if len(jobs) > 1:
             self._metrics.paired()
-        results: Sequence[Outcome[Any] | Exception]
-        try:
-            results = _serve([each.submission for each in tickets], taken)
-        except Exception as error:
-            results = [error] * len(tickets)
+        tickets = []
+        for job in jobs:
+            tickets.append(job.payload)
+            job.payload = None
+        return tickets
+
+    def _finish(self, done: Assignment | Job, results: Sequence[Outcome[Any] | Exception]) -> None:
+        """First of all, so that a client's next request does not find its last one still running."""
+        if isinstance(done, Job):
+            self._metrics.refused("expired")
+            return
+        self._cpus.pop(done.job, None)
         ran = next((each.ran for each in results if isinstance(each, Outcome)), None)
-        # First of all, so that a client's next request does not find its last one still running.
-        with self._changed:
-            self._cpus.pop(job, None)
-            if ran is None:
-                self._dispatcher.finish(taken, now_ms(), None)
-            else:
-                self._dispatcher.finish(taken, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
-                self._metrics.slowed(self._dispatcher.estimates.slowdown)
-                self._metrics.reckoned(self._dispatcher.pessimism)
-            if taken.threads > 1:
-                self._changed.notify_all()  # the other workers were kept from what came meanwhile
-        _hand_over(tickets, results)
-        del ticket, tickets, results  # as in `run`
+        if ran is None:
+            self._dispatcher.finish(done, now_ms(), None)
+        else:
+            self._dispatcher.finish(done, now_ms(), ran.inference_ms, ran.expected, ran.load_ms)
+            self._metrics.slowed(self._dispatcher.estimates.slowdown)
+            self._metrics.reckoned(self._dispatcher.pessimism)
+        if done.threads > 1:
+            self._changed.notify_all()  # the other workers were kept from what came meanwhile
 
     def _tell_queue(self) -> None:
         self._metrics.waiting(len(self._dispatcher), self._dispatcher.queued_bytes)
 
     def _take(self, cpu: int | None) -> Assignment | Job | None:
-        """Waits for work; None once all is done and the scheduler stops. `cpu` is the worker's own."""
+        """Waits for work; None once all is done and the scheduler stops."""
         with self._changed:
             while True:
-                taken = self._dispatcher.next(now_ms())
-                if taken is not None:
-                    if isinstance(taken, Assignment):
-                        self._cpus[taken.job] = cpu
-                    self._tell_queue()
+                taken = self._next(cpu)
+                if taken is not None or self._stopping:
                     return taken
-                if self._stopping:
-                    return None
                 self._changed.wait()
+
+    def _next(self, cpu: int | None) -> Assignment | Job | None:
+        """What a worker shall do now, if there is anything; `cpu` is its own."""
+        taken = self._dispatcher.next(now_ms())
+        if taken is not None:
+            if isinstance(taken, Assignment):
+                self._cpus[taken.job] = cpu
+            self._tell_queue()
+        return taken
 
 
 def _settle(cpu: int | None) -> None:
@@ -307,8 +320,17 @@ def _stay_on(cpus: set[int]) -> None:
         os.sched_setaffinity(0, cpus)
 
 
-def _serve(submissions: Sequence[Submission[Any]], assignment: Assignment) -> list[Outcome[Any] | Exception]:
-    """What became of each part of the assignment."""
+def _serve(submissions: Sequence[Submission[Any]], taken: Assignment | Job) -> list[Outcome[Any] | Exception]:
+    """What became of each part of what was taken."""
+    if isinstance(taken, Job):
+        return [errors.DeadlineExceeded("the deadline passed before a worker was free")]
+    try:
+        return _run(submissions, taken)
+    except Exception as error:
+        return [error] * len(submissions)
+
+
+def _run(submissions: Sequence[Submission[Any]], assignment: Assignment) -> list[Outcome[Any] | Exception]:
     started = now_ms()
     first = submissions[0]
     if assignment.second is None:
