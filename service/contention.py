@@ -120,7 +120,8 @@ class Contention:
         """The most work that the job at hand may be for the sake of those behind it and those to come."""
         if not self._queue and not self._running:
             return math.inf  # nobody to step aside for, whatever came before
-        steady = self._shares.limit_ms(self._arrivals.share_ms(now))
+        share, spread = self._arrivals.share_ms(now), self._estimates.spread
+        steady = self._shares.limit_ms(share)
         first, *larger = job.frontier
         if all(costs.works_ms[i] > steady for i in larger):
             return costs.works_ms[first]  # no other is allowed, whoever waits
@@ -132,7 +133,7 @@ class Contention:
             if other.deadline is not None and not other.late
         ]
         fastest_ms = costs.bounds_ms[job.fastest] - self._estimates.answer_bound_ms
-        common = planner.common_work(slacks, self._running.workers, self._estimates.spread, fastest_ms)
+        common = planner.common_work(slacks, self._running.workers, spread, fastest_ms, share)
         return planner.allowance_ms(costs.works_ms, job.frontier, min(common, steady))
 
     def harmless(self, busy_ms: float) -> bool:

@@ -24,6 +24,8 @@ _SURE = 9.0
 ALL_WORKERS = 0.02
 # What one in a hurry has to gain at least to hold up another that has started.
 HOLD_UP = 0.05
+# With so many for each worker before it, one will still wait when those come that are due earlier.
+_LONG = 10
 
 
 @dataclass(slots=True)
@@ -151,17 +153,23 @@ def allowance_ms(works_ms: Sequence[float], frontier: Sequence[int], limit_ms: f
     return max(within, default=works_ms[frontier[0]])
 
 
-def common_work(slacks_ms: Iterable[float], workers: int, spread: float, fastest_ms: float) -> float:
+def common_work(
+    slacks_ms: Iterable[float], workers: int, spread: float, fastest_ms: float, share_ms: float = math.inf
+) -> float:
     """The largest work that all waiting requests could be and still be on time.
 
     `slacks_ms` are of the requests in the order in which they will run, the next one first: with a work of
     w each, the i-th of `workers` in parallel starts after w i / workers and is answered `spread` w later at
     the latest. A request that would miss even as the fastest variant, with a bound of `fastest_ms`, cannot be
-    helped and holds nobody back. Infinite when nobody constrains.
+    helped and holds nobody back. Behind `_LONG` for each worker, those count too that come meanwhile, one for
+    each `share_ms` of a worker's time. Infinite when nobody constrains.
     """
     work = math.inf
     for i, slack in enumerate(slacks_ms):
-        share = slack / (spread + i / workers)
+        each = spread + i / workers
+        if i >= _LONG * workers:
+            each += slack / share_ms
+        share = slack / each
         if share < work and fastest_ms <= share * spread:
             work = share
     return work

@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# The rate of arrivals is that of so many, or of the latest few when they come so much faster: a burst.
+# The rate of arrivals is that of so many, or of the latest few when they come so many times as fast: a burst.
 _ARRIVALS = 64
-_LATEST = 12
-_BURST = 1.5
+_BURSTS = ((12, 1.5), (24, 1.3))
 # Times for which workers are busy are told apart in steps of a sixth, from half a millisecond on.
 _EDGES_MS = [0.5 * 1.2**step for step in range(50)]
 _BINS = len(_EDGES_MS) + 1
@@ -78,8 +77,9 @@ class Arrivals:
         if len(self._times) < _ARRIVALS:
             return math.inf
         between = (now - self._times[0]) / _ARRIVALS
-        between_latest = (now - self._times[-_LATEST]) / _LATEST
-        return self._workers * min(between, _BURST * between_latest)
+        for latest, faster in _BURSTS:
+            between = min(between, faster * (now - self._times[-latest]) / latest)
+        return self._workers * between
 
     def loss(self, busy_ms: float) -> float:
         """The accuracy that is expected to be lost when all workers are busy for so long after an arrival;

@@ -222,6 +222,14 @@ def test_common_work_by_hand() -> None:
     assert planner.common_work([math.inf, math.inf], 2, 1.0, 5) == math.inf
 
 
+def test_common_work_of_a_long_queue_leaves_their_share_to_those_that_come_meanwhile() -> None:
+    slacks = [400.0] * 21
+    assert planner.common_work(slacks, 2, 1.0, 5) == pytest.approx(400 / 11)
+    assert planner.common_work(slacks[:20], 2, 1.0, 5, 10) == pytest.approx(400 / 10.5)  # not so long
+    # Of the 2 x 400 ms that the workers have until then, 80 more want one each.
+    assert planner.common_work(slacks, 2, 1.0, 5, 10) == pytest.approx(400 / (11 + 40))
+
+
 _SLACKS = st.lists(st.floats(-50, 1000), max_size=40)
 _SPREAD = st.floats(1, 4)
 

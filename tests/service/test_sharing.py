@@ -111,6 +111,18 @@ def test_the_share_is_the_time_between_arrivals_and_follows_a_burst() -> None:
     assert found.share_ms(now + 1000) > 20  # and then none came
 
 
+def test_what_comes_a_little_faster_is_a_burst_once_there_are_more_of_it() -> None:
+    found, now = arrivals(10.0, [])
+    for _ in range(12):
+        now += 6.0
+        found.came(now, [], 100.0)
+    assert found.share_ms(now) > 2 * 8  # chance has twelve come so fast
+    for _ in range(12):
+        now += 6.0
+        found.came(now, [], 100.0)
+    assert found.share_ms(now) == pytest.approx(2 * 1.3 * 6, rel=0.05)  # the mean of all says 17
+
+
 def test_who_can_wait_loses_nothing_while_all_workers_are_busy() -> None:
     found, _ = arrivals(5.0, [Chance(12.0, 0.4), Chance(8.0, 0.2)])
     # The next one comes 5 ms after each, another 10 ms after it. Busy for more than 13 ms the first loses
