@@ -105,14 +105,13 @@ class Contention:
     def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
         """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,
         and then all. Nothing where not even the fastest is in time."""
-        slack, bound_ms = job.slack_ms(now), self._estimates.bound_ms
-        first, least = job.frontier[0], job.fastest
-        spare = slack - bound_ms(job.expected[least])
+        slack, first, least = job.slack_ms(now), job.frontier[0], job.fastest
+        spare = slack - job.least_ms  # as it was reckoned a moment ago
         if spare < 0:
             return []
         found = [sharing.Chance(spare, job.top1[least])]
         if first != least:
-            spare = max(0.0, slack - bound_ms(job.expected[first]))
+            spare = max(0.0, slack - self._estimates.bound_ms(job.expected[first]))
             found.append(sharing.Chance(spare, job.top1[first] - job.top1[least]))
         return found
 
