@@ -168,7 +168,7 @@ def common_work(
     for i, slack in enumerate(slacks_ms):
         each = spread + i / workers
         if i >= _LONG * workers:
-            each += slack / share_ms
+            each += slack / share_ms if share_ms else math.inf  # 0: they all came at once
         share = slack / each
         if share < work and fastest_ms <= share * spread:
             work = share

@@ -228,6 +228,8 @@ def test_common_work_of_a_long_queue_leaves_their_share_to_those_that_come_meanw
     assert planner.common_work(slacks[:20], 2, 1.0, 5, 10) == pytest.approx(400 / 10.5)  # not so long
     # Of the 2 x 400 ms that the workers have until then, 80 more want one each.
     assert planner.common_work(slacks, 2, 1.0, 5, 10) == pytest.approx(400 / (11 + 40))
+    # By a clock that tells none of the latest arrivals apart there is no time for the last one.
+    assert planner.common_work(slacks, 2, 1.0, 5, 0) == pytest.approx(400 / 10.5)
 
 
 _SLACKS = st.lists(st.floats(-50, 1000), max_size=40)
