@@ -65,13 +65,13 @@ def frame(data: bytes) -> Frame | None:
     return found
 
 
-def check_parts(data: bytes, frame: Frame) -> None:
+def check_parts(data: bytes, format: str, pixels: int, *, progressive: bool) -> None:
     """For a worker, before the pixels. Raises HeaderError where decoding would take seconds for few bytes."""
-    if frame.format == "PNG" and not _ends_within(data, _MOST_CHUNKS):
+    if format == "PNG" and not _ends_within(data, _MOST_CHUNKS):
         raise HeaderError(f"the picture has more than {_MOST_CHUNKS} chunks")
-    if frame.progressive:
+    if progressive:
         scans = data.count(b"\xff\xda")  # and those of previews, which are few
-        if scans * frame.width * frame.height > _MOST_SCANNED:
+        if scans * pixels > _MOST_SCANNED:
             raise HeaderError(f"the picture has {scans} scans, too many for its size; save it anew")
 
 

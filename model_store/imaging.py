@@ -7,7 +7,7 @@ the upright RGB array of the wanted size, of what is as large as its header said
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -85,13 +85,16 @@ class TooManyPixels(ImageError):
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What the first bytes tell: one of `FORMATS`, the size in pixels as stored, and the bytes in all."""
+    """What the first bytes tell: one of `FORMATS`, the size in pixels as stored, and the bytes in all. Of a
+    JPEG also how it is coded."""
 
     format: str
     width: int
     height: int
     size_bytes: int
-    progressive: bool = False  # a JPEG in several scans
+    progressive: bool = False  # in several scans
+    components: int = field(default=0, compare=False)  # 1 is grey, 3 are colours
+    exif: bool = field(default=False, compare=False)  # it may have to be turned
 
     @property
     def pixels(self) -> int:
@@ -121,15 +124,14 @@ def probe(data: bytes, max_pixels: int, max_pixels_in_full: int | None = None) -
     `max_pixels_in_full` is for what takes memory for all its pixels when it is decoded: all but JPEGs of one
     scan.
     """
-    frame = _frame(data)
-    header = ImageHeader(frame.format, frame.width, frame.height, len(data), frame.progressive)
+    header = _header(data)
     limit = max_pixels
     if max_pixels_in_full is not None and header.coding != "JPEG":
         limit = min(max_pixels, max_pixels_in_full)
     if header.pixels > limit:
-        raise TooManyPixels(frame.width, frame.height, limit)
-    if min(frame.width, frame.height) < MIN_SIDE:
-        has = f"the picture has {frame.width} x {frame.height} pixels"
+        raise TooManyPixels(header.width, header.height, limit)
+    if min(header.width, header.height) < MIN_SIDE:
+        has = f"the picture has {header.width} x {header.height} pixels"
         raise UnreadableImage(f"{has}; at least {MIN_SIDE} x {MIN_SIDE} are needed")
     return header
 
@@ -145,9 +147,12 @@ def decode(data: bytes, size: int, preprocessing: Preprocessing) -> UInt8Array:
     return decode_sized(data, size, preprocessing)[0]
 
 
-def decode_sized(data: bytes, size: int, preprocessing: Preprocessing) -> tuple[UInt8Array, Size]:
-    """As `decode`; and the size of the upright picture itself."""
-    loaded = _load(data, size, preprocessing)
+def decode_sized(
+    data: bytes, size: int, preprocessing: Preprocessing, header: ImageHeader | None = None
+) -> tuple[UInt8Array, Size]:
+    """As `decode`; and the size of the upright picture itself. `header` is what `probe` has read of the same
+    bytes; without it, it is read again."""
+    loaded = _load(data, header or _header(data), size, preprocessing)
     scale = loaded.scale
     try:
         if preprocessing.fit == "pad":
@@ -176,7 +181,7 @@ def upright_picture(data: bytes, least_side: int | None = None) -> tuple[UInt8Ar
 
     Raises UnsupportedImage or UnreadableImage.
     """
-    loaded = _load(data, least_side, WHOLE)
+    loaded = _load(data, _header(data), least_side, WHOLE)
     try:
         pixels = _rgb(loaded.picture)
     except Exception as error:
@@ -189,7 +194,7 @@ def resized(pixels: UInt8Array, size: int, box: Box) -> UInt8Array:
     return _resize(pixels, size, box)
 
 
-def _frame(data: bytes) -> headers.Frame:
+def _header(data: bytes) -> ImageHeader:
     """In microseconds, since it is read on the event loop. Raises UnsupportedImage or UnreadableImage."""
     if not data:
         raise UnreadableImage("the picture is empty")
@@ -200,7 +205,8 @@ def _frame(data: bytes) -> headers.Frame:
     if frame is None:
         known = ", ".join(FORMATS)
         raise UnsupportedImage(f"the bytes are not of a type that we read ({known})")
-    return frame
+    format, width, height, *coded = frame
+    return ImageHeader(format, width, height, len(data), *coded)
 
 
 def _format(image: Image.Image) -> str:
@@ -224,21 +230,20 @@ class _Loaded:
         return (height, width) if self.orientation in _TURNED else (width, height)
 
 
-def _load(data: bytes, size: int | None, preprocessing: Preprocessing) -> _Loaded:
-    """Reduced as far as `size` pixels allow, if it may be. Raises UnsupportedImage or UnreadableImage."""
-    frame = _frame(data)
+def _load(data: bytes, header: ImageHeader, size: int | None, preprocessing: Preprocessing) -> _Loaded:
+    """Reduced as far as `size` pixels allow, if it may be. Raises UnreadableImage."""
     try:
-        headers.check_parts(data, frame)
+        headers.check_parts(data, header.format, header.pixels, progressive=header.progressive)
     except headers.HeaderError as error:
         raise UnreadableImage(str(error)) from None
-    stored = frame.width, frame.height
-    scale = 1 if size is None else ImageHeader(frame.format, *stored, len(data)).scale(size, preprocessing)
+    stored = header.width, header.height
+    scale = 1 if size is None else header.scale(size, preprocessing)
     pixels = None
-    if frame.components in (1, 3):
-        pixels = jpeg.decode(data, stored, scale, grey=frame.components == 1)
-        if pixels is not None and not frame.exif:  # nothing is left for Pillow, which opens files in Python
+    if header.components in (1, 3):
+        pixels = jpeg.decode(data, stored, scale, grey=header.components == 1)
+        if pixels is not None and not header.exif:  # nothing is left for Pillow, which opens files in Python
             return _Loaded(pixels, stored, scale, 1)
-    image = _open(data, frame)
+    image = _open(data, header)
     try:
         orientation = _orientation(image)
         if pixels is None:
@@ -255,16 +260,16 @@ def _damaged() -> UnreadableImage:
     return UnreadableImage("the picture is truncated or damaged")
 
 
-def _open(data: bytes, frame: headers.Frame) -> Image.Image:
+def _open(data: bytes, header: ImageHeader) -> Image.Image:
     """As Pillow sees it, which has to be as the limits were checked: bytes can be made that two readers
     understand differently."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
-        raise UnreadableImage(f"the bytes start like {frame.format}, but are truncated or damaged") from error
-    if (_format(image), *image.size) != frame[:3]:
+        raise UnreadableImage(f"the bytes start like {header.format}, but are truncated or damaged") from error
+    if (_format(image), *image.size) != (header.format, header.width, header.height):
         raise UnreadableImage("the picture has two sizes")
-    bits = data[24] if frame.format == "PNG" and image.mode == "L" else 8
+    bits = data[24] if header.format == "PNG" and image.mode == "L" else 8
     if bits < 8 and "transparency" in image.info:  # Pillow has scaled the pixels, and not that
         image.info["transparency"] *= 255 // ((1 << bits) - 1)
     return image

@@ -92,6 +92,7 @@ class Classification:
     def _decoded(self, plan: Plan) -> tuple[UInt8Array, Size]:
         """What the variant sees, and the size of the upright picture."""
         try:
-            return decode_sized(self._data, plan.resolution, self._catalog.manifest.preprocessing)
+            preprocessing = self._catalog.manifest.preprocessing
+            return decode_sized(self._data, plan.resolution, preprocessing, self._header)
         except ImageError as error:
             raise errors.UnreadableImage(str(error)) from None
