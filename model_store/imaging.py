@@ -205,8 +205,9 @@ def _header(data: bytes) -> ImageHeader:
     if frame is None:
         known = ", ".join(FORMATS)
         raise UnsupportedImage(f"the bytes are not of a type that we read ({known})")
-    format, width, height, *coded = frame
-    return ImageHeader(format, width, height, len(data), *coded)
+    return ImageHeader(
+        frame.format, frame.width, frame.height, len(data), frame.progressive, frame.components, frame.exif
+    )
 
 
 def _format(image: Image.Image) -> str:
@@ -266,7 +267,8 @@ def _open(data: bytes, header: ImageHeader) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
-        raise UnreadableImage(f"the bytes start like {header.format}, but are truncated or damaged") from error
+        like = f"the bytes start like {header.format}"
+        raise UnreadableImage(f"{like}, but are truncated or damaged") from error
     if (_format(image), *image.size) != (header.format, header.width, header.height):
         raise UnreadableImage("the picture has two sizes")
     bits = data[24] if header.format == "PNG" and image.mode == "L" else 8

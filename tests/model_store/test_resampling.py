@@ -82,6 +82,16 @@ def test_a_part_of_a_larger_picture_is_resized_as_a_copy_of_it() -> None:
 
 
 @with_the_extra
+@pytest.mark.parametrize("shape", [(375, 500), (224, 500), (500, 224)], ids=["usual", "as high", "as wide"])
+def test_a_picture_stays_when_the_next_is_resized_in_the_same_memory(shape: tuple[int, int]) -> None:
+    first, box = noise(*shape), (1.5, 2.5, shape[1] - 1.5, shape[0] - 2.5)
+    found = resized(first, 224, box)
+    other = resized(noise(*shape, seed=1), 224, box)
+    assert farthest(found, by_pillow(first, 224, box)) <= 2
+    assert (other != found).mean() > 0.9
+
+
+@with_the_extra
 def test_threads_do_not_disturb_each_other() -> None:
     pictures = [noise(375, 500, seed) for seed in range(4)]
     box = (31.0, 23.0, 469.0, 352.0)
