@@ -41,7 +41,7 @@ class Frame(NamedTuple):
     height: int
     progressive: bool = False  # a JPEG in several scans, all of which are kept until the last
     components: int = 0  # of a JPEG: 1 is grey, 3 are colours
-    exif: bool = False  # a JPEG that may have to be turned
+    exif: int = 0  # of a JPEG: where the block begins that may tell how to turn it; -1: several
 
 
 def magic(data: bytes) -> str | None:
@@ -80,7 +80,7 @@ def _jpeg(data: bytes) -> Frame | None:
 
     Segments are told apart as libjpeg does it: what it does not know, or would read otherwise, is refused.
     """
-    found, exif, position = None, False, 2
+    found, exif, position = None, 0, 2
     for _ in range(_MOST_PARTS):
         start = position
         while data[position] != 0xFF or data[position + 1] == 0xFF:
@@ -103,7 +103,8 @@ def _jpeg(data: bytes) -> Frame | None:
             several = data[position + 2] < found.components
             return found._replace(progressive=found.progressive or several, exif=exif)
         elif marker == _APP1:
-            exif = exif or data.startswith(_EXIF, position + 2)
+            if data.startswith(_EXIF, position + 2):
+                exif = -1 if exif else position + 2
         elif marker not in _SEGMENTS:
             return None
         position += max(2, data[position] << 8 | data[position + 1])

@@ -21,7 +21,7 @@ from PIL import (
     __version__,
 )
 
-from model_store import headers, jpeg, resampling
+from model_store import exif, headers, jpeg, resampling
 from model_store.manifest import Preprocessing
 from model_store.sampling import sampled
 
@@ -94,7 +94,7 @@ class ImageHeader:
     size_bytes: int
     progressive: bool = False  # in several scans
     components: int = field(default=0, compare=False)  # 1 is grey, 3 are colours
-    exif: bool = field(default=False, compare=False)  # it may have to be turned
+    exif: int = field(default=0, compare=False)  # see `headers.Frame`
 
     @property
     def pixels(self) -> int:
@@ -242,8 +242,9 @@ def _load(data: bytes, header: ImageHeader, size: int | None, preprocessing: Pre
     pixels = None
     if header.components in (1, 3):
         pixels = jpeg.decode(data, stored, scale, grey=header.components == 1)
-        if pixels is not None and not header.exif:  # nothing is left for Pillow, which opens files in Python
-            return _Loaded(pixels, stored, scale, 1)
+        told = exif.orientation(data, header.exif)
+        if pixels is not None and told is not None:  # nothing is left for Pillow, which opens files in Python
+            return _Loaded(pixels, stored, scale, told)
     image = _open(data, header)
     try:
         orientation = _orientation(image)

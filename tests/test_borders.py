@@ -18,6 +18,7 @@ RUNNING_SIDE = {
     "candidates",
     "detect",
     "device",
+    "exif",
     "faces",
     "golden",
     "headers",
@@ -39,6 +40,7 @@ RUNNING_SIDE = {
 PURE = {
     "model_store/architecture.py",
     "model_store/boxes.py",
+    "model_store/exif.py",
     "model_store/faces.py",
     "model_store/headers.py",
     "model_store/sampling.py",
