@@ -95,12 +95,18 @@ class Contention:
     def least_ms(self, job: Job, now: float) -> float:
         """The bound of the least plan that the job is worth taking by: not the fastest where that gains less
         than its time would gain others."""
-        efficient, least = job.expected[job.frontier[0]], job.expected[job.fastest]
-        if efficient is not least:
-            work = self._estimates.work_ms(least) + _EACH_MS
-            if job.top1[job.fastest] < self._price.per_ms(now) * work:
-                return self._estimates.bound_ms(efficient)
-        return self._estimates.bound_ms(least)
+        efficient, least = job.frontier[0], job.fastest
+        worth = efficient if self._outbid(job, least, now) else least
+        return self._estimates.bound_ms(job.expected[worth])
+
+    def outbid(self, job: Job, now: float) -> bool:
+        """Whether its time would gain others more than the job gains by it, whatever of the frontier it is
+        answered by."""
+        return self._outbid(job, job.frontier[0], now)
+
+    def _outbid(self, job: Job, plan: int, now: float) -> bool:
+        work = self._estimates.work_ms(job.expected[plan]) + _EACH_MS
+        return job.top1[plan] < self._price.per_ms(now) * work
 
     def _chances(self, job: Job, now: float) -> list[sharing.Chance]:
         """What the job loses by waiting: at first what a variant of the frontier gains over the fastest one,

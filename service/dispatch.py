@@ -26,6 +26,8 @@ LATE_PATIENCE_MS = 1_000.0
 _ROOM = 1.2
 # Within so many times its bound a variant is surely in time.
 _SURELY = 1.5
+# Load that has lasted for so many times the time that a request has will last for that time.
+_LASTING = 2.0
 # So many requests in a row found nobody else there, for one without a budget to take all workers.
 _LONELY = 8
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
@@ -55,6 +57,7 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._ran_last = -math.inf
+        self._crowded_since = 0.0  # whoever has come since then has found others waiting
         self._lonely = 0  # so many requests in a row have found nobody else there
         self._loading = False  # some wait, or have waited, for what has to be brought into memory
         self._pessimism = Pessimism()
@@ -90,13 +93,15 @@ class Dispatcher:
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or has it run at once (see `next_ahead`), or tells why not: a limit is reached, or
         the job insists on its deadline (`reject_late`) and the queue would make it, or others that were
-        admitted, miss."""
+        admitted, miss; or load has lasted, and it would take more time than it is worth."""
         self._contention.rank(job)
         self._loading |= job.loads
         job.submitted = now
         job.alone = not self._queue and not self._running
         self._lonely = self._lonely + 1 if job.alone else 0
         job.in_line = not self._at_once
+        if not self._queue:
+            self._crowded_since = now
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         hopeful = self._contention.came(job, now)
         if hopeful and self._preempt(job, now):
@@ -111,15 +116,23 @@ class Dispatcher:
     def _refusal(self, job: Job, now: float) -> Refusal | None:
         if not self._queue.has_room(job.size_bytes):
             # By its size alone it may be refused by an empty queue: then as long as it takes itself.
-            return Refusal(full=True, retry_after_ms=self._backlog_ms(now) or job.work_ms)
+            return Refusal("full", self._backlog_ms(now) or job.work_ms)
         if not job.reject_late or job.deadline is None:
             return None
         late_ms = -math.inf
         if not self._at_once:
             late_ms = self._lateness_ms(job, now)
+            if late_ms <= 0 and self._costly(job, now):
+                return Refusal("costly", self._backlog_ms(now))
         elif self._believed(now):
             late_ms = self.estimates.median_ms(job.expected[job.fastest]) - job.slack_ms(now)
-        return Refusal(full=False, retry_after_ms=late_ms) if late_ms > 0 else None
+        return Refusal("late", late_ms) if late_ms > 0 else None
+
+    def _costly(self, job: Job, now: float) -> bool:
+        """Whether others, some of whom are refused, would gain more by the time that it takes; not in a burst
+        that may be over before its own time is, and not where somebody else has chosen the variant."""
+        lasting = now - self._crowded_since >= _LASTING * job.slack_ms(now)
+        return lasting and job.pinned is None and self._contention.outbid(job, now)
 
     @property
     def _at_once(self) -> bool:

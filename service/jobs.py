@@ -6,7 +6,7 @@ Times are milliseconds of the dispatcher's clock.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from service.latency import Expected
 from service.schemas import Decision
@@ -94,7 +94,8 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a job is not taken, and after how long it would be."""
+    """Why a job is not taken, and after how long it would be: no room in the queue, too little time, or too
+    much work while others are refused."""
 
-    full: bool
+    reason: Literal["full", "late", "costly"]
     retry_after_ms: float

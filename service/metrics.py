@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
 
 # Values of labels: dashboards and alerts name them.
-Refusal = Literal["full", "late", "infeasible", "expired"]
+Refusal = Literal["full", "late", "costly", "infeasible", "expired"]
 Phase = Literal["queue", "decode", "inference"]
 Stage = Literal["waiting", "running"]
 

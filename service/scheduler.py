@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 
 WORKER_NICENESS = 5
 _LONGEST_RETRY_MS = 600_000.0
-
+_WHY = {
+    "full": "the queue is full",
+    "late": "the budget cannot be met with the work that waits",
+    "costly": "many wait, and others gain more by the time that this picture takes; a smaller one takes less",
+}
 
 Result = TypeVar("Result")
 
@@ -144,7 +148,7 @@ class Scheduler:
             await self._turnstile.enter(due, latest)
         except TooFarBehind as refused:
             self._metrics.refused("late")
-            raise _overloaded(Refusal(full=False, retry_after_ms=refused.late_ms)) from None
+            raise _overloaded(Refusal("late", refused.late_ms)) from None
 
     async def run(self, submission: Submission[Result]) -> Outcome[Result]:
         """Queues the work and waits. Raises a Problem; a cancelled caller leaves the queue."""
@@ -154,7 +158,7 @@ class Scheduler:
             self._check_feasible(submission, job)
             refusal = self._dispatcher.admit(job, now_ms())
             if refusal is not None:
-                self._metrics.refused("full" if refusal.full else "late")
+                self._metrics.refused(refusal.reason)
                 raise _overloaded(refusal)
             self._tell_queue()
             if self._dispatcher.hurries:
@@ -362,9 +366,8 @@ def _overloaded(refusal: Refusal) -> errors.Overloaded:
     # Rounded up: whoever comes back earlier is refused again. Infinite behind what cannot be loaded.
     retry_ms = min(refusal.retry_after_ms, _LONGEST_RETRY_MS)
     retry_s = max(1, math.ceil(retry_ms / 1e3))
-    why = "the queue is full" if refusal.full else "the budget cannot be met with the work that waits"
     return errors.Overloaded(
-        f"{why}; there will be room in about {retry_ms:.0f} ms",
+        f"{_WHY[refusal.reason]}; there will be room in about {retry_ms:.0f} ms",
         headers={"Retry-After": str(retry_s)},
         retry_after_ms=math.ceil(retry_ms * 10) / 10,
     )

@@ -108,7 +108,7 @@ def test_limits_hold_and_nothing_is_lost_or_answered_twice(operations: list[tupl
             refusal = d.admit(new, float(now))
             if refusal is None:
                 waiting.append(new)
-            elif refusal.full:
+            elif refusal.reason == "full":
                 assert len(waiting) == 5 or sum(j.size_bytes for j in waiting) + number > 1000
         elif operation == "next" and len(running) < d.workers:
             taken = d.next(float(now))

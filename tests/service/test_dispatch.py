@@ -192,7 +192,7 @@ def test_the_length_is_limited_exactly() -> None:
     waiting = admitted(d, [job(500) for _ in range(3)])
     refusal = d.admit(job(500), 0.0)
     assert isinstance(refusal, Refusal)
-    assert refusal.full
+    assert refusal.reason == "full"
     assert refusal.retry_after_ms > 0
     assigned(d, 0.0)
     admitted(d, [job(500)])
@@ -207,7 +207,7 @@ def test_the_bytes_are_limited_exactly() -> None:
     assert d.queued_bytes == 100
     refusal = d.admit(job(500, size=1), 0.0)
     assert refusal is not None
-    assert refusal.full
+    assert refusal.reason == "full"
     admitted(d, [job(500, size=0)])
     assigned(d, 0.0)
     admitted(d, [job(500, size=60)])
@@ -218,7 +218,7 @@ def test_the_bytes_are_limited_exactly() -> None:
 def test_a_refusal_for_its_size_alone_says_when_to_retry(budget: float | None, reject: bool) -> None:
     refusal = dispatcher(max_bytes=100).admit(job(budget, size=101, reject=reject), 0.0)
     assert refusal is not None
-    assert refusal.full
+    assert refusal.reason == "full"
     assert 0 < refusal.retry_after_ms < math.inf
 
 
@@ -298,7 +298,7 @@ def test_what_the_queue_would_make_late_is_refused_and_told_when() -> None:
     assigned(d, 0.0)  # 17 ms
     refusal = d.admit(job(15, reject=True), 0.0)
     assert refusal is not None
-    assert not refusal.full
+    assert refusal.reason == "late"
     assert 0 < refusal.retry_after_ms < 17
     # Later it would be taken, as it was told.
     later = refusal.retry_after_ms + 0.01
@@ -369,4 +369,4 @@ def test_best_effort_is_refused_only_by_the_limits() -> None:
     admitted(d, [job(3) for _ in range(50)])
     refusal = d.admit(job(3), 0.0)
     assert refusal is not None
-    assert refusal.full
+    assert refusal.reason == "full"

@@ -44,8 +44,8 @@ def test_limits_hold_exactly_and_the_counters_are_those_of_the_queue(
                 assert room
                 waiting.append(new)
             else:
-                assert refusal.full == (not room)
-                assert refusal.full or reject
+                assert (refusal.reason == "full") == (not room)
+                assert refusal.reason == "full" or reject
                 assert 0 < refusal.retry_after_ms < math.inf
         elif operation == "next" and len(running) < d.workers:
             taken = d.next(now)
@@ -91,7 +91,7 @@ class Run:
         if refusal is None:
             self.admitted.append(new.payload)
         else:
-            assert refusal.full or new.reject_late
+            assert refusal.reason == "full" or new.reject_late
             self.refused.append(refusal)
         self._fill(now)
 

@@ -36,7 +36,7 @@ def test_all_threads_serve_one_request_where_one_thread_would_be_too_slow() -> N
     assert d.next(1.0) is None
     late = d.admit(parallel_job(12, 1.0, reject=True), 1.0)
     assert late is not None
-    assert not late.full
+    assert late.reason == "late"
     finished(d, taken, 9.0)
     assert assigned(d, 9.0).index == 2
 

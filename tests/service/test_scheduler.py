@@ -245,7 +245,7 @@ class Refusing(Dispatcher):
     retry_after_ms = 1.0
 
     def admit(self, job: Job, now: float) -> Refusal | None:
-        return Refusal(full=False, retry_after_ms=self.retry_after_ms)
+        return Refusal("late", self.retry_after_ms)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_work_that_cannot_be_loaded_costs_the_others_nothing() -> None:
 
 class Endless(Dispatcher):
     def admit(self, job: Job, now: float) -> Refusal | None:
-        return Refusal(full=False, retry_after_ms=math.inf)
+        return Refusal("late", math.inf)
 
     def idle_fastest_ms(self, job: Job, now: float) -> float:
         return math.inf
