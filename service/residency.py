@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer", covariant=True)
 TOO_LARGE = "it takes more memory than the limit leaves for variants (MOBILENET_MEMORY_LIMIT_MB)"
+_ALWAYS = contextlib.nullcontext()
 _REMEMBERED = 4  # openings, the slowest of which the next one is expected to take
 
 
@@ -258,11 +259,6 @@ def kept(session: object) -> Iterator[None]:
             each.residency.give_back([each])
 
 
-@contextlib.contextmanager
-def in_memory(sessions: Sequence[OnDemand[object]]) -> Iterator[None]:
+def in_memory(sessions: Sequence[OnDemand[object]]) -> contextlib.AbstractContextManager[None]:
     """See `Residency.hold`; all are of the same."""
-    if not sessions:
-        yield
-        return
-    with sessions[0].residency.hold(sessions):
-        yield
+    return sessions[0].residency.hold(sessions) if sessions else _ALWAYS
