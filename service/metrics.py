@@ -18,7 +18,7 @@ from model_store.device import celsius, cpu_hertz
 from model_store.manifest import VariantManifest
 
 if TYPE_CHECKING:
-    from service.scheduler import Outcome
+    from service.outcomes import Outcome
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
 

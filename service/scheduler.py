@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
 from model_store.device import lower_priority
 from model_store.profile import Quantiles
@@ -23,9 +23,9 @@ from service.dispatch import UNBOUNDED_PATIENCE_MS, Dispatcher
 from service.jobs import Assignment, Job, Refusal
 from service.latency import fastest
 from service.metrics import Metrics
-from service.schemas import Decision
+from service.outcomes import Outcome, Result, Submission, serve
 from service.turnstile import TooFarBehind, Turnstile
-from service.work import PairedWork, Ran, Work
+from service.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -36,60 +36,6 @@ _WHY = {
     "late": "the budget cannot be met with the work that waits",
     "costly": "many wait, and others gain more by the time that this picture takes; a smaller one takes less",
 }
-
-Result = TypeVar("Result")
-
-
-@dataclass(slots=True, eq=False)
-class Submission(Generic[Result]):
-    """Work, and when the client needs it. `arrival` is of `now_ms`; with `reject_late` what cannot be in
-    time is refused."""
-
-    work: Work[Result]
-    arrival: float
-    budget_ms: float | None
-    reject_late: bool
-
-
-@dataclass(slots=True, eq=False)
-class Outcome(Generic[Result]):
-    """What a worker made, and when.
-
-    `predicted_ms` and `bound_ms` are what was expected in all when the way to answer was chosen, `queue_ms`
-    the wait for a worker, and for a variant that was not in memory, `finished` when the worker was done.
-    """
-
-    ran: Ran[Result]
-    task: str
-    assignment: Assignment
-    predicted_ms: float
-    bound_ms: float
-    queue_ms: float
-    finished: float
-
-    @property
-    def result(self) -> Result:
-        return self.ran.result
-
-    @property
-    def variant(self) -> LoadedVariant:
-        return self.ran.variant
-
-    @property
-    def decode_ms(self) -> float:
-        return self.ran.decode_ms
-
-    @property
-    def inference_ms(self) -> float:
-        return self.ran.inference_ms
-
-    @property
-    def decision(self) -> Decision:
-        return self.assignment.decision
-
-    @property
-    def threads(self) -> int:
-        return self.assignment.threads
 
 
 @dataclass(slots=True, eq=False)
@@ -231,7 +177,7 @@ class Scheduler:
         taken = self._take(cpu)
         while taken is not None:
             tickets = self._tickets(taken)
-            results = _serve([ticket.submission for ticket in tickets], taken)
+            results = serve([ticket.submission for ticket in tickets], taken)
             with self._changed:
                 self._finish(taken, results)
                 # Before the event loop is woken, which would wait for the interpreter meanwhile.
@@ -254,7 +200,7 @@ class Scheduler:
             _stay_on(anywhere if cpu is None else {cpu})
             self._metrics.preempted()
             tickets = self._tickets(taken)
-            results = _serve([ticket.submission for ticket in tickets], taken)
+            results = serve([ticket.submission for ticket in tickets], taken)
             with self._changed:
                 self._finish(taken, results)
             _hand_over(tickets, results)
@@ -322,44 +268,6 @@ def _settle(cpu: int | None) -> None:
 def _stay_on(cpus: set[int]) -> None:
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
         os.sched_setaffinity(0, cpus)
-
-
-def _serve(submissions: Sequence[Submission[Any]], taken: Assignment | Job) -> list[Outcome[Any] | Exception]:
-    """What became of each part of what was taken."""
-    if isinstance(taken, Job):
-        return [errors.DeadlineExceeded("the deadline passed before a worker was free")]
-    try:
-        return _run(submissions, taken)
-    except Exception as error:
-        return [error] * len(submissions)
-
-
-def _run(submissions: Sequence[Submission[Any]], assignment: Assignment) -> list[Outcome[Any] | Exception]:
-    started = now_ms()
-    first = submissions[0]
-    if assignment.second is None:
-        return [_outcome(first.work.run(assignment), first, assignment, started, now_ms())]
-    made = cast(PairedWork[Any], first.work).run_with(submissions[1].work, assignment)
-    finished = now_ms()
-    return [
-        ran if isinstance(ran, Exception) else _outcome(ran, submission, part, started, finished)
-        for ran, submission, part in zip(made, submissions, assignment.parts, strict=True)
-    ]
-
-
-def _outcome(
-    ran: Ran[Result], submission: Submission[Result], assignment: Assignment, started: float, finished: float
-) -> Outcome[Result]:
-    elapsed = assignment.started - submission.arrival + assignment.job.held_up_ms
-    return Outcome(
-        ran=ran,
-        task=submission.work.task,
-        assignment=assignment,
-        predicted_ms=elapsed + assignment.median_ms,
-        bound_ms=elapsed + assignment.bound_ms,
-        queue_ms=started - assignment.job.submitted + ran.load_ms,
-        finished=finished,
-    )
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:

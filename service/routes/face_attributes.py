@@ -10,6 +10,7 @@ from service import errors
 from service.catalog import TaskCatalog
 from service.classification import Classification
 from service.face_analysis import FaceAnalysis, FacesFound
+from service.outcomes import Outcome
 from service.routes.dependencies import check_api_key, parse_query
 from service.routes.descriptions import API_KEY, INFERENCE, problems
 from service.routes.direct import DirectRoute
@@ -21,7 +22,6 @@ from service.routes.inference import (
     run_while_connected,
     takes_picture,
 )
-from service.scheduler import Outcome
 from service.schemas import (
     AgeEstimate,
     Box,

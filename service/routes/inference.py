@@ -14,8 +14,9 @@ from service import errors
 from service.catalog import LoadedDetector, LoadedVariant, TaskCatalog
 from service.clock import now_ms
 from service.middleware import CONNECTION_LOST
+from service.outcomes import Outcome, Result, Submission
 from service.routes.dependencies import query_parameters
-from service.scheduler import Outcome, Result, Scheduler, Submission
+from service.scheduler import Scheduler
 from service.schemas import BudgetQuery, Latency, VariantRef
 from service.state import Service
 from service.uploads import check_picture, read_picture

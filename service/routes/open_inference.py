@@ -28,11 +28,11 @@ from service.open_inference import (
     parse,
     response_parameters,
 )
+from service.outcomes import Outcome, Submission
 from service.raw_runs import RawOutcome, RawRuns
 from service.routes.dependencies import GUARDS, ServiceDep
 from service.routes.descriptions import GUARDED, INFERENCE, protocol_errors
 from service.routes.inference import account, resolve_budget_ms, run_while_connected, server_timing
-from service.scheduler import Outcome, Submission
 from service.schemas import told
 from service.state import IMAGENET, Service
 from service.uploads import check_picture, read_body

@@ -9,8 +9,9 @@ from fastapi import Request
 
 from service import errors
 from service.middleware import CONNECTION_LOST
+from service.outcomes import Submission
 from service.routes.inference import run_while_connected
-from service.scheduler import Scheduler, Submission
+from service.scheduler import Scheduler
 
 Run = Callable[[], Awaitable[str]]
 SUBMISSION = cast(Submission[Any], None)

@@ -31,7 +31,8 @@ from service.jobs import Assignment, Job
 from service.latency import Expected, LatencyEstimates
 from service.loading import load_catalog
 from service.metrics import Metrics
-from service.scheduler import Outcome, Scheduler, Submission
+from service.outcomes import Outcome, Submission
+from service.scheduler import Scheduler
 from tests.service.dispatching import EXPECTED, TOP1, admitted, assigned, dispatcher, finished
 
 PAIRS = [replace(e, pairs=True) for e in EXPECTED]

@@ -13,7 +13,8 @@ from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job
 from service.latency import Expected, LatencyEstimates
 from service.metrics import Metrics
-from service.scheduler import Outcome, Scheduler, Submission
+from service.outcomes import Outcome, Submission
+from service.scheduler import Scheduler
 from service.work import Ran
 from tests.service.dispatching import (
     EXPECTED,

@@ -29,7 +29,8 @@ from service.jobs import Job, Refusal
 from service.latency import LatencyEstimates
 from service.loading import load_catalog
 from service.metrics import Metrics
-from service.scheduler import Scheduler, Submission
+from service.outcomes import Submission
+from service.scheduler import Scheduler
 from tests.service import pictures
 
 # So long to decode, with the largest network, that a burst outruns one thread on any machine.

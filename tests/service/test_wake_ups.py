@@ -15,7 +15,8 @@ from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job, Refusal
 from service.latency import Expected, LatencyEstimates
 from service.metrics import Metrics
-from service.scheduler import Scheduler, Submission
+from service.outcomes import Submission
+from service.scheduler import Scheduler
 from service.work import Ran
 
 TOP1 = (0.7, 0.4)
