@@ -1,7 +1,6 @@
 """What every way to ask for an inference shares: the budget, the wait, and the account of the time."""
 
 import asyncio
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -67,7 +66,6 @@ def find_pinned(task: TaskCatalog, variant: str | None) -> LoadedVariant | None:
     return pinned
 
 
-@functools.lru_cache(maxsize=256)
 def reference(variant: LoadedVariant | LoadedDetector) -> VariantRef:
     m = variant.manifest
     return VariantRef(id=m.id, alpha=m.alpha, resolution=m.resolution, precision=m.precision)
