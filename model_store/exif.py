@@ -35,14 +35,14 @@ def orientation(data: bytes, at: int) -> int | None:
     if count > _MOST_ENTRIES or len(entries) < 12 * count:
         return None
     found, beside = [], 0
-    for tag, kind, values, at in struct.iter_unpack(order + "HHLL", entries):
+    for tag, kind, values, value in struct.iter_unpack(order + "HHLL", entries):
         size = _SIZES.get(kind, 0) * values
         if tag == _ORIENTATION:
             if kind != _SHORT or values != 1:
                 return None
-            found.append(at & 0xFFFF if order == "<" else at >> 16)
-        elif size > 4:  # it lies elsewhere
+            found.append(value & 0xFFFF if order == "<" else value >> 16)
+        elif size > 4:  # the value is where they lie
             beside += size
-            if at + size > len(tiff) or beside > len(tiff):
+            if value + size > len(tiff) or beside > len(tiff):
                 return None
     return found[0] if found else 1

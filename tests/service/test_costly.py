@@ -12,9 +12,7 @@ from service.latency import Expected
 from tests.service.dispatching import EXPECTED, dispatcher, finished, job
 
 LARGE = [replace(e, decode_ms=40.0) for e in EXPECTED]
-EVERY_MS = (
-    2.5  # one comes; as the most efficient variant, which fits in 5, it is twice what the worker can do
-)
+EVERY_MS = 2.5  # one comes; the most efficient variant takes 5
 
 
 def large(now: float, budget: float | None = 120, *, pinned: int | None = None, reject: bool = True) -> Job:
