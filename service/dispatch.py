@@ -1,4 +1,4 @@
-"""The queue, admission and the choice of what runs next: no clock, no threads, no I/O.
+"""The queue, and the choice of what runs next: no clock, no threads, no I/O.
 
 The scheduler drives it with real time under its lock, the simulator with virtual time. Times are
 milliseconds of one monotonic clock, whichever the caller has.
@@ -9,12 +9,12 @@ import math
 from collections.abc import Sequence
 
 from service import planner
+from service.admission import Admission
 from service.contention import Contention
 from service.deadline_queue import DeadlineQueue
 from service.jobs import Assignment, Job, Refusal
-from service.latency import ANSWER_MS, Expected, LatencyEstimates, fastest
+from service.latency import Expected, LatencyEstimates
 from service.pairing import Pairing
-from service.pessimism import Pessimism
 from service.running import Running
 from service.schemas import Decision
 
@@ -26,12 +26,8 @@ LATE_PATIENCE_MS = 1_000.0
 _ROOM = 1.2
 # Within so many times its bound a variant is surely in time.
 _SURELY = 1.5
-# Load that has lasted for so many times the time that a request has will last for that time.
-_LASTING = 2.0
 # So many requests in a row found nobody else there, for one without a budget to take all workers.
 _LONELY = 8
-# Estimates are believed for so long after a run, to refuse what an idle worker could try.
-_BELIEVED_MS = 1_000.0
 
 
 class Dispatcher:
@@ -56,13 +52,10 @@ class Dispatcher:
         self._queue = DeadlineQueue(max_length, max_bytes)
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
-        self._ran_last = -math.inf
-        self._crowded_since = 0.0  # whoever has come since then has found others waiting
         self._lonely = 0  # so many requests in a row have found nobody else there
-        self._loading = False  # some wait, or have waited, for what has to be brought into memory
-        self._pessimism = Pessimism()
         self._pairing = Pairing(estimates)
         self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
+        self._admission = Admission(estimates, self._queue, self._running, self._contention)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -79,76 +72,37 @@ class Dispatcher:
     @property
     def pessimism(self) -> float:
         """How many times what is expected those that wait are reckoned to take."""
-        return self._pessimism.factor
+        return self._admission.pessimism
 
     def idle_fastest_ms(self, job: Job, now: float) -> float:
-        """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
-        also, where a worker is idle now, by the latest runs."""
-        allowed = self._allowed(job)
-        least = min(expected.service_ms + expected.load_ms for expected in allowed) + ANSWER_MS
-        if self._at_once and self._believed(now):
-            return max(least, self.estimates.median_ms(allowed[fastest(allowed)]))
-        return least
+        """What the job takes at least on an idle device."""
+        return self._admission.idle_fastest_ms(job, now)
 
     def admit(self, job: Job, now: float) -> Refusal | None:
         """Queues the job, or has it run at once (see `next_ahead`), or tells why not: a limit is reached, or
         the job insists on its deadline (`reject_late`) and the queue would make it, or others that were
         admitted, miss; or load has lasted, and it would take more time than it is worth."""
         self._contention.rank(job)
-        self._loading |= job.loads
         job.submitted = now
         job.alone = not self._queue and not self._running
         self._lonely = self._lonely + 1 if job.alone else 0
-        job.in_line = not self._at_once
-        if not self._queue:
-            self._crowded_since = now
+        self._admission.came(job, now)
         job.due = now + UNBOUNDED_PATIENCE_MS if job.deadline is None else job.deadline
         hopeful = self._contention.came(job, now)
         if hopeful and self._preempt(job, now):
             return None
-        refusal = self._refusal(job, now)
+        refusal = self._admission.refusal(job, now)
         if refusal is None:
             self._queue.push(job)
         elif hopeful:
             self._contention.refused(job, now)
         return refusal
 
-    def _refusal(self, job: Job, now: float) -> Refusal | None:
-        if not self._queue.has_room(job.size_bytes):
-            # By its size alone it may be refused by an empty queue: then as long as it takes itself.
-            return Refusal("full", self._backlog_ms(now) or job.work_ms)
-        if not job.reject_late or job.deadline is None:
-            return None
-        late_ms = -math.inf
-        if not self._at_once:
-            late_ms = self._lateness_ms(job, now)
-            if late_ms <= 0 and self._costly(job, now):
-                return Refusal("costly", self._backlog_ms(now))
-        elif self._believed(now):
-            late_ms = self.estimates.median_ms(job.expected[job.fastest]) - job.slack_ms(now)
-        return Refusal("late", late_ms) if late_ms > 0 else None
-
-    def _costly(self, job: Job, now: float) -> bool:
-        """Whether others, some of whom are refused, would gain more by the time that it takes; not in a burst
-        that may be over before its own time is, and not where somebody else has chosen the variant."""
-        lasting = now - self._crowded_since >= _LASTING * job.slack_ms(now)
-        return lasting and job.pinned is None and self._contention.outbid(job, now)
-
-    @property
-    def _at_once(self) -> bool:
-        """With an idle worker for each that waits and one more, they are about to be taken: nobody is held
-        up."""
-        return len(self._queue) + self._running.busy < self.workers
-
     @property
     def _others_hurry(self) -> bool:
         """Whether one waits that can lose by waiting on."""
         first = self._queue.first
         return first is not None and first.deadline is not None and not first.late
-
-    def _believed(self, now: float) -> bool:
-        """Were estimates believed for ever, nothing might run any more that could correct them."""
-        return now - self._ran_last <= _BELIEVED_MS
 
     def next(self, now: float) -> Assignment | Job | None:
         """What a free worker shall do: an assignment, or a job that was too late and is given back
@@ -170,10 +124,11 @@ class Dispatcher:
             if costs.bounds_ms[job.fastest] > slack:
                 if job.reject_late:
                     if slack <= 0:
-                        self._learn(job, kept=False)
+                        self._admission.turn(job, kept=False)
                         self._contention.lost(job, job.top1[job.fastest], now)
                         return job
-                    if self._others_hurry and costs.medians_ms[job.fastest] > slack and self._believed(now):
+                    likely_late = costs.medians_ms[job.fastest] > slack
+                    if likely_late and self._others_hurry and self._admission.believed(now):
                         forlorn.append(job)
                         continue
                 elif self._queue:
@@ -183,7 +138,7 @@ class Dispatcher:
                     job.due = job.deadline + LATE_PATIENCE_MS
                     self._queue.push(job)
                     continue
-            self._learn(job, kept=costs.bounds_ms[job.fastest] <= slack)
+            self._admission.turn(job, kept=costs.bounds_ms[job.fastest] <= slack)
             if job.pinned is not None:
                 return self._assign_patient(job, now)
             allowance = self._contention.allowance_ms(job, costs, now)
@@ -227,7 +182,7 @@ class Dispatcher:
         if done.ahead_of is not None:
             self.estimates.observe_ahead(expected or done.expected, service_ms)
         elif not done.job.held_up_ms:
-            self._ran_last = now  # what teaches nothing is no reason to believe estimates longer
+            self._admission.ran(now)  # what teaches nothing is no reason to believe estimates longer
             self.estimates.observe(expected or done.expected, service_ms, inference_ms)
 
     def answered(self, delay_ms: float) -> None:
@@ -237,9 +192,6 @@ class Dispatcher:
     def cancel(self, job: Job) -> bool:
         """Removes a job that waits; False when it runs or is done."""
         return self._queue.remove(job)
-
-    def _allowed(self, job: Job) -> list[Expected]:
-        return job.expected if job.pinned is None else [job.expected[job.pinned]]
 
     def _assign_patient(self, job: Job, now: float) -> Assignment:
         """A pinned variant, the most accurate one without a budget, the fastest one when late."""
@@ -305,12 +257,6 @@ class Dispatcher:
                 self._contention.started(share, work / 2, now)
         return assignment
 
-    def _learn(self, job: Job, *, kept: bool) -> None:
-        """The turn has come of a job that was admitted by what waited before it, and it has enough time left
-        or not."""
-        if job.reject_late and job.in_line:
-            self._pessimism.observe(kept=kept)
-
     def _preempt(self, job: Job, now: float) -> bool:
         """Whether the job shall run ahead of one that has started and has the most time to spare: where it
         would lose much by waiting, and nobody waits who is due before it."""
@@ -319,7 +265,7 @@ class Dispatcher:
             return False
         if len(self._running) < self.workers or (first is not None and first.due < job.due):
             return False
-        allowed = self._allowed(job)
+        allowed = job.allowed
         slack, wait = job.slack_ms(now), min(self._running.free_ms(now))
         if wait + _SURELY * self.estimates.bound_ms(allowed[0]) <= slack:
             return False  # it has time for the best
@@ -352,29 +298,6 @@ class Dispatcher:
         )  # fmt: skip
         self._hurries = True
         return True
-
-    def _backlog_ms(self, now: float) -> float:
-        """How long the workers need for all that waits."""
-        work = sum(job.work_ms for job in self._waiting())
-        return (work + sum(self._running.free_ms(now))) / self.workers
-
-    def _lateness_ms(self, job: Job, now: float) -> float:
-        """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
-        waiting, at = self._waiting(), self._queue.ahead(job.due)
-        free_at = [now + ms for ms in self._running.free_ms(now)]
-        least_ms = self._contention.least_ms(job, now)
-        # Reckoned with more than what they are expected to be, to see who could still be in time.
-        factor = self._pessimism.factor
-        return planner.lateness_ms(job, least_ms, free_at, waiting[:at], waiting[at:], factor)
-
-    def _waiting(self) -> Sequence[Job]:
-        """The queue, reckoned anew where what is in memory changes."""
-        waiting = self._queue.jobs
-        if self._loading:
-            for job in waiting:
-                if job.loads:
-                    self._contention.reckon(job)
-        return waiting
 
 
 def _without_budget(job: Job) -> tuple[int, Decision]:

@@ -43,6 +43,11 @@ class Job:
     late: bool = False
     held_up_ms: float = 0.0  # by one in a hurry that was run ahead of it after it had started
 
+    @property
+    def allowed(self) -> list[Expected]:
+        """The plans that it may be answered by."""
+        return self.expected if self.pinned is None else [self.expected[self.pinned]]
+
     def slack_ms(self, now: float) -> float:
         """What is left of its time; infinite without a budget."""
         return math.inf if self.deadline is None else self.deadline - now

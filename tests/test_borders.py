@@ -52,6 +52,7 @@ PURE = {
     "model_store/training/split.py",
     "model_store/training/targets.py",
     "service/planner.py",
+    "service/admission.py",
     "service/contention.py",
     "service/pairing.py",
     "service/pessimism.py",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench import contended, simulator
+from service.admission import Admission
 from service.dispatch import Dispatcher
 from service.jobs import Assignment, Job
 from service.latency import Expected
@@ -95,7 +96,7 @@ def test_more_is_gained_by_it_than_lost(monkeypatch: pytest.MonkeyPatch) -> None
     rng = np.random.default_rng(0)
     load = replace(load, decode_ms=np.where(rng.random(5000) < 0.1, 12.0, 1.0))
     ours = simulator.simulate(family, load)
-    monkeypatch.setattr(Dispatcher, "_costly", lambda *_: False)
+    monkeypatch.setattr(Admission, "_costly", lambda *_: False)
     without = simulator.simulate(family, load)
     assert ours.goodput_accuracy > 1.05 * without.goodput_accuracy
     assert ours.attainment_of_admitted > 0.99

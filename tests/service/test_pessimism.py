@@ -60,7 +60,7 @@ def test_only_what_was_promised_while_others_ran_counts(reject: bool) -> None:
         while (taken := d.next(now + 38.5)) is not None:
             assert isinstance(taken, Assignment)
             d.finish(taken, now + 40.0, None)
-    assert d._pessimism.factor == Pessimism().factor
+    assert d.pessimism == Pessimism().factor
 
 
 def _taken(d: Dispatcher, now: float) -> int:
