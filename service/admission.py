@@ -14,8 +14,8 @@ from service.latency import ANSWER_MS, LatencyEstimates, fastest
 from service.pessimism import Pessimism
 from service.running import Running
 
-# Load that has lasted for so many times the time that a request has will last for that time.
-_LASTING = 2.0
+# Load that has lasted so long, and so many times as long as a request has time, will last for that time.
+_LASTING_MS, _LASTING = 1_000.0, 2.0
 # Estimates are believed for so long after a run, to refuse what an idle worker could try.
 _BELIEVED_MS = 1_000.0
 
@@ -28,14 +28,16 @@ class Admission:
     ) -> None:
         self._estimates, self._queue, self._running = estimates, queue, running
         self._contention = contention
-        self._pessimism = Pessimism()
+        # Of those that have time for their most efficient plan, and of the others: these are in time by a
+        # hair, and what breaks their promises shall not keep out those that have time.
+        self._pessimism, self._pessimism_if_tight = Pessimism(), Pessimism()
         self._ran_last = -math.inf
         self._crowded_since = 0.0  # whoever has come since then has found others waiting
         self._loading = False  # some wait, or have waited, for what has to be brought into memory
 
     @property
     def pessimism(self) -> float:
-        """How many times what is expected those that wait are reckoned to take."""
+        """How many times what is expected those that wait are reckoned to take, for one that has time."""
         return self._pessimism.factor
 
     @property
@@ -63,7 +65,7 @@ class Admission:
         """The turn has come of a job that was admitted by what waited before it, and it has enough time left
         or not."""
         if job.reject_late and job.in_line:
-            self._pessimism.observe(kept=kept)
+            (self._pessimism_if_tight if job.tight else self._pessimism).observe(kept=kept)
 
     def idle_fastest_ms(self, job: Job, now: float) -> float:
         """What the job takes at least on an idle device: by the profile, whatever load has taught since, and
@@ -95,7 +97,7 @@ class Admission:
     def _costly(self, job: Job, now: float) -> bool:
         """Whether others, some of whom are refused, would gain more by the time that it takes; not in a burst
         that may be over before its own time is, and not where somebody else has chosen the variant."""
-        lasting = now - self._crowded_since >= _LASTING * job.slack_ms(now)
+        lasting = now - self._crowded_since >= max(_LASTING_MS, _LASTING * job.slack_ms(now))
         return lasting and job.pinned is None and self._contention.outbid(job, now)
 
     def _backlog_ms(self, now: float) -> float:
@@ -107,10 +109,15 @@ class Admission:
         """How late taking the job would make it, or those behind it (see `planner.lateness_ms`)."""
         waiting, at = self._waiting(), self._queue.ahead(job.due)
         free_at = [now + ms for ms in self._running.free_ms(now)]
-        least_ms = self._contention.least_ms(job, now)
-        # Reckoned with more than what they are expected to be, to see who could still be in time.
-        factor = self._pessimism.factor
-        return planner.lateness_ms(job, least_ms, free_at, waiting[:at], waiting[at:], factor)
+        efficient_ms, least_ms = self._contention.efficient_ms(job), self._contention.least_ms(job, now)
+
+        def lateness_ms(least_ms: float, pessimism: Pessimism) -> float:
+            # Reckoned with more than what they are expected to be, to see who could still be in time.
+            return planner.lateness_ms(job, least_ms, free_at, waiting[:at], waiting[at:], pessimism.factor)
+
+        late_ms = lateness_ms(efficient_ms, self._pessimism)
+        job.tight = late_ms > 0 and least_ms < efficient_ms
+        return lateness_ms(least_ms, self._pessimism_if_tight) if job.tight else late_ms
 
     def _waiting(self) -> Sequence[Job]:
         """The queue, reckoned anew where what is in memory changes."""

@@ -92,6 +92,10 @@ class Contention:
         """The work at which the workers keep up with the latest arrivals; infinite before there are many."""
         return self._arrivals.share_ms(now)
 
+    def efficient_ms(self, job: Job) -> float:
+        """The bound of its most efficient plan."""
+        return self._estimates.bound_ms(job.expected[job.frontier[0]])
+
     def least_ms(self, job: Job, now: float) -> float:
         """The bound of the least plan that the job is worth taking by: not the fastest where that gains less
         than its time would gain others."""

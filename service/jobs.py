@@ -32,6 +32,7 @@ class Job:
     submitted: float = 0.0
     alone: bool = False  # when it was admitted, nobody else was there
     in_line: bool = False  # when it was admitted, others were to run before a worker would be free
+    tight: bool = False  # and it had no time for its most efficient plan
     fastest: int = 0
     frontier: Sequence[int] = ()
     # What it will be under load, and the bound of its fastest plan, as they were expected when it came or,

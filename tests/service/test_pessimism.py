@@ -1,6 +1,7 @@
 """Pessimism about what waits, and the dispatcher that learns it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,39 @@ def test_only_what_was_promised_while_others_ran_counts(reject: bool) -> None:
             assert isinstance(taken, Assignment)
             d.finish(taken, now + 40.0, None)
     assert d.pessimism == Pessimism().factor
+
+
+def test_what_was_broken_to_those_in_time_by_a_hair_keeps_out_none_that_has_time() -> None:
+    d = dispatcher()
+    top1 = (0.7, 0.65, 0.6, 0.3)  # the third is the most efficient: a tight one has time for the fourth only
+
+    def refused(budget: float, now: float) -> bool:
+        """Behind one that runs and one that waits."""
+        d.admit(job(None, now), now)
+        running = assigned(d, now)
+        before, last = (replace(job(ms, now, reject=True), top1=top1) for ms in (25.2, budget))
+        assert d.admit(before, now) is None
+        refusal = d.admit(last, now)
+        assert d.cancel(before)
+        d.cancel(last)
+        d.finish(running, now + 1.0, None)
+        return refusal is not None
+
+    tight, roomy = 30.5, 36.0
+    assert not refused(tight, 0.0)
+    assert not refused(roomy, 100.0)
+    for at in range(1, 6):
+        now = 1000.0 * at
+        d.admit(job(None, now), now)
+        running = assigned(d, now)
+        waits = replace(job(25.2, now, reject=True), top1=top1)
+        assert d.admit(waits, now) is None
+        assert waits.tight
+        d.finish(running, now + 100.0, None)
+        assert d.next(now + 100.0) is waits  # given back
+    assert d.pessimism == Pessimism().factor
+    assert refused(tight, 1e6)
+    assert not refused(roomy, 2e6)
 
 
 def _taken(d: Dispatcher, now: float) -> int:
