@@ -11,6 +11,7 @@ With `--base-url` only our policy is replayed, against a server that runs alread
 
 import argparse
 import contextlib
+import itertools
 import json
 import tempfile
 import time
@@ -35,6 +36,8 @@ from model_store.sources import CHECKPOINTS_BY_NAME
 from service.latency import ANSWER_MS
 
 _WAVE, _RAMP, _AZURE = "wave 0.3x-2x", "ramp to 3x", "Azure trace 1x"
+_LOADS = ("0.2x", "0.5x", "0.7x", "1x", "1.5x", "2x", "3x", "wave", "ramp", "azure")
+_NAMES = {"wave": _WAVE, "ramp": _RAMP, "azure": _AZURE}  # else as asked for
 _MODERATE = ("0.2x", "0.5x", "0.7x", "1x")  # what does not overload the largest variant has no FCFS rows
 _FLOOD = "flood"  # has its turn beside the policies
 # Rounds of a load that varies last so many times as long: a queue that grows needs time to show it.
@@ -56,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seconds", type=float, default=3, help="of each round of a steady load, longer if light"
     )
     parser.add_argument("--rounds", type=int, default=3, help="in each all policies take turns")
-    parser.add_argument("--shares", type=float, nargs="*", default=[0.2, 0.5, 0.7, 1, 1.5, 2, 3])
+    parser.add_argument(
+        "--loads", nargs="+", choices=_LOADS, default=_LOADS, help="by what the largest variant keeps up with"
+    )
     parser.add_argument("--recovery-seconds", type=float, default=60, help="of overload, at the end")
     parser.add_argument("--output", type=Path, default=Path("docs/slo.json"), help="beside it: .md, .svg")
     options = parser.parse_args(arguments)
@@ -108,8 +113,8 @@ class Bench:
         }
 
     def _traces(self) -> list[str]:
-        names = [f"{share:g}x" for share in self._options.shares] + [_WAVE, _RAMP]
-        return [*names, _AZURE] if self._options.trace else names
+        names = [_NAMES.get(load, load) for load in self._options.loads]
+        return [name for name in names if name != _AZURE or self._options.trace]
 
     def _arrivals(self, name: str, capacity: float, seed: int) -> simulator.Floats:
         period_s = self._options.seconds
@@ -134,7 +139,7 @@ class Bench:
                 wanted |= {f"fcfs {v}": (v, False) for v in self._variants}
         turns = list(wanted)
         turns.insert(max(1, len(turns) - 1), _FLOOD)  # what it leaves in the estimates is not for ours
-        answers: dict[str, list[Answer]] = {policy: [] for policy in wanted}
+        answers: dict[str, list[list[Answer]]] = {policy: [] for policy in wanted}  # of each round
         floods, rounds = [], [self._arrivals(name, capacity, seed) for seed in range(self._rounds(name))]
         for seed, times in enumerate(rounds):
             start = seed % len(turns)  # each in turn is the first
@@ -143,16 +148,29 @@ class Bench:
                     floods.append([self._flood(v) for v in self._variants])
                 else:
                     pinned, budgets = wanted[turn]
-                    answers[turn] += self._replayed(times, seed, pinned=pinned, budgets=budgets)
+                    answers[turn].append(self._replayed(times, seed, pinned=pinned, budgets=budgets))
         most = np.max(floods, axis=0)
         # Under load all CPUs compute, and read and answer too: a picture takes of them what a flood shows.
         loaded_ms = idle_ms * usable_cpus() * 1e3 / most / idle_ms.mean(axis=0)
         bounds = [self._clairvoyant(times, idle_ms, loaded_ms, seed) for seed, times in enumerate(rounds)]
-        row = {policy: summary(found, self._top1) for policy, found in answers.items()}
+        row = {
+            policy: summary(list(itertools.chain(*found)), self._top1) for policy, found in answers.items()
+        }
         row["ours"]["clairvoyant"] = round(float(np.mean(bounds)), 4)
+        if policies and len(rounds) > 1:
+            row["ours"]["static_error"] = self._standard_error(answers["ours"], answers[best_static(row)])
         self._beside[name] = dict(zip(self._variants, most.round(1).tolist(), strict=True))
         print(f"{name:<15} {ratios(row)} {row['ours']} {self._beside[name]}", flush=True)
         return row
+
+    def _standard_error(self, ours: list[list[Answer]], others: list[list[Answer]]) -> float:
+        """Of the ratio of our goodput to another policy's, by how it differs between rounds."""
+        goodput = [
+            [summary(answers, self._top1)["goodput_accuracy"] for answers in policy]
+            for policy in (ours, others)
+        ]
+        each = np.array(goodput[0]) / np.maximum(goodput[1], 1e-3)
+        return round(float(np.std(each, ddof=1) / np.sqrt(len(each))), 3)
 
     def _rounds(self, name: str) -> int:
         """One less where they are longer, but one more where each is another part of the trace: of the Azure
@@ -254,14 +272,21 @@ def summary(answers: list[Answer], top1: dict[str, float]) -> Row:
     }
 
 
+def best_static(row: Rows) -> str:
+    """The static policy that hindsight would choose. Raises ValueError where there is none."""
+    static = [policy for policy in row if policy.startswith("static ")]
+    return max(static, key=lambda policy: row[policy]["goodput_accuracy"])
+
+
 def ratios(row: Rows) -> Row:
     """Goodput accuracy of ours to the others'."""
     ours = row["ours"]["goodput_accuracy"]
-    static = [r["goodput_accuracy"] for name, r in row.items() if name.startswith("static ")]
     fcfs = [r["goodput_accuracy"] for name, r in row.items() if name.startswith("fcfs ")]
     found = {"to_clairvoyant": round(ours / row["ours"]["clairvoyant"], 3)}
-    if static:
-        found["to_best_static"] = round(ours / max(static), 3)
+    if len(row) > 1:
+        found["to_best_static"] = round(ours / row[best_static(row)]["goodput_accuracy"], 3)
+    if "static_error" in row["ours"]:
+        found["to_best_static_error"] = row["ours"]["static_error"]
     if fcfs:
         found["to_best_fcfs"] = round(ours / max(fcfs), 3)
         found["to_largest_fcfs"] = round(ours / max(fcfs[0], 1e-3), 1)

@@ -27,10 +27,11 @@ Made by `python -m bench.slo` on {device}: open-loop arrivals over photos, budge
 120 and 250 ms, server and load generator on the same cores, all policies in turn in one run. *Goodput
 accuracy* is the published top-1 of the answers that were on time, over all requests. 1x is what
 `{largest}` keeps up with ({most:.0f} requests/s; `{smallest}`: {least:.0f}). *Static*: the best single
-variant in hindsight, with the same deadline queue and dropping. *FCFS*: a single variant first come
-first served without dropping, the best in hindsight and the largest. *Clairvoyant*: an upper bound that
-knows all arrivals, what each takes, and how many requests a second of each variant this device was seen
-to answer at most, between the same turns (`bench/clairvoyant.py`).
+variant in hindsight, with the same deadline queue and dropping, and ± the standard error by how the ratio
+differs between rounds. *FCFS*: a single variant first come first served without dropping, the best in
+hindsight and the largest. *Clairvoyant*: an upper bound that knows all arrivals, what each takes, and how
+many requests a second of each variant this device was seen to answer at most, between the same turns
+(`bench/clairvoyant.py`).
 
 | trace | goodput accuracy | to best static | to best FCFS | to largest FCFS | to clairvoyant |
 |---|---|---|---|---|---|
@@ -51,8 +52,13 @@ def _table(result: dict[str, Any], plot_name: str) -> str:
     goodput, promises = [], []
     for name, row in result["rows"].items():
         ours, ratio = row["ours"], result["ratios"][name]
-        found = ("to_best_static", "to_best_fcfs", "to_largest_fcfs", "to_clairvoyant")
-        goodput.append([name, f"{ours['goodput_accuracy']:.3f}", *(f"{ratio.get(key, '')}" for key in found)])
+        found = ("to_best_fcfs", "to_largest_fcfs", "to_clairvoyant")
+        static = f"{ratio.get('to_best_static', '')}"
+        if "to_best_static_error" in ratio:
+            static += f" ± {ratio['to_best_static_error']:.3f}"
+        goodput.append(
+            [name, f"{ours['goodput_accuracy']:.3f}", static, *(f"{ratio.get(key, '')}" for key in found)]
+        )
         promises.append([
             name,
             f"{100 * ours['attainment_of_admitted']:.2f} %",
