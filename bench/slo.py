@@ -27,6 +27,7 @@ from bench.clairvoyant import upper_bound
 from bench.machine import machine
 from bench.open_loop import Answer, Request, replay
 from bench.server import running_server
+from bench.slo_summary import Rows, best_static, ratios, standard_error, summary
 from model_store.device import usable_cpus
 from model_store.imaging import decode
 from model_store.manifest import Preprocessing, parse_variant_id
@@ -44,8 +45,6 @@ _FLOOD = "flood"  # has its turn beside the policies
 _VARYING, _LONGER = (_WAVE, _RAMP, _AZURE), 4
 # Requests of a round: of a thousand one late answer is 0.1 %, the most that is wanted of a light load.
 _FEWEST = 350
-Row = dict[str, float]
-Rows = dict[str, Row]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,19 +157,12 @@ class Bench:
         }
         row["ours"]["clairvoyant"] = round(float(np.mean(bounds)), 4)
         if policies and len(rounds) > 1:
-            row["ours"]["static_error"] = self._standard_error(answers["ours"], answers[best_static(row)])
+            row["ours"]["static_error"] = standard_error(
+                answers["ours"], answers[best_static(row)], self._top1
+            )
         self._beside[name] = dict(zip(self._variants, most.round(1).tolist(), strict=True))
         print(f"{name:<15} {ratios(row)} {row['ours']} {self._beside[name]}", flush=True)
         return row
-
-    def _standard_error(self, ours: list[list[Answer]], others: list[list[Answer]]) -> float:
-        """Of the ratio of our goodput to another policy's, by how it differs between rounds."""
-        goodput = [
-            [summary(answers, self._top1)["goodput_accuracy"] for answers in policy]
-            for policy in (ours, others)
-        ]
-        each = np.array(goodput[0]) / np.maximum(goodput[1], 1e-3)
-        return round(float(np.std(each, ddof=1) / np.sqrt(len(each))), 3)
 
     def _rounds(self, name: str) -> int:
         """One less where they are longer, but one more where each is another part of the trace: of the Azure
@@ -243,70 +235,10 @@ def published_top1(variant: str) -> float:
     return top1 - (ASSUMED_LOSS if shape.precision == "int8" else 0.0)
 
 
-def summary(answers: list[Answer], top1: dict[str, float]) -> Row:
-    """On time is what the server's clock says, from the request's head to the answer."""
-    served = [a for a in answers if a.status == 200]
-    totals = np.array([_latency(a, "total_ms") for a in served])
-    budgets = np.array([a.request.budget_ms for a in served])
-    on_time = totals <= budgets
-    accuracy = np.array([top1[_variant(a)] for a in served])
-    refused = [a.total_ms for a in answers if a.status in (422, 429)]
-    predicted = np.array([_latency(a, "predicted_ms") for a in served])
-    bounds = np.array([_latency(a, "bound_ms") for a in served])
-    late = totals - budgets
-    admitted = len(served) + sum(a.status == 504 for a in answers)
-    return {
-        "requests": len(answers),
-        "goodput_accuracy": round(float((accuracy * on_time).sum()) / len(answers), 4),
-        "attainment": round(float(on_time.sum()) / len(answers), 4),
-        "attainment_of_admitted": round(float(on_time.sum()) / max(1, admitted), 4),
-        "refused": round(len(refused) / len(answers), 4),
-        "refusal_ms_p50": round(float(np.median(refused)), 2) if refused else 0.0,
-        "lateness_ms_p50": round(float(np.quantile(late, 0.5)), 2) if served else 0.0,
-        "lateness_ms_p99": round(float(np.quantile(late, 0.99)), 2) if served else 0.0,
-        "prediction_error": round(float(np.median(np.abs(predicted - totals) / totals)), 3)
-        if served
-        else 0.0,
-        "within_bound": round(float((totals <= bounds).mean()), 3) if served else 0.0,
-        "errors": sum(a.status in (0, 500, 503) for a in answers),
-    }
-
-
-def best_static(row: Rows) -> str:
-    """The static policy that hindsight would choose. Raises ValueError where there is none."""
-    static = [policy for policy in row if policy.startswith("static ")]
-    return max(static, key=lambda policy: row[policy]["goodput_accuracy"])
-
-
-def ratios(row: Rows) -> Row:
-    """Goodput accuracy of ours to the others'."""
-    ours = row["ours"]["goodput_accuracy"]
-    fcfs = [r["goodput_accuracy"] for name, r in row.items() if name.startswith("fcfs ")]
-    found = {"to_clairvoyant": round(ours / row["ours"]["clairvoyant"], 3)}
-    if len(row) > 1:
-        found["to_best_static"] = round(ours / row[best_static(row)]["goodput_accuracy"], 3)
-    if "static_error" in row["ours"]:
-        found["to_best_static_error"] = row["ours"]["static_error"]
-    if fcfs:
-        found["to_best_fcfs"] = round(ours / max(fcfs), 3)
-        found["to_largest_fcfs"] = round(ours / max(fcfs[0], 1e-3), 1)
-    return found
-
-
 def _timed_decode(photo: bytes, size: int) -> float:
     before = time.perf_counter()
     decode(photo, size, Preprocessing())
     return (time.perf_counter() - before) * 1e3
-
-
-def _latency(answer: Answer, name: str) -> float:
-    latency = answer.body["latency"]
-    return float(latency[name]) if isinstance(latency, dict) else 0.0
-
-
-def _variant(answer: Answer) -> str:
-    variant = answer.body["variant"]
-    return str(variant["id"]) if isinstance(variant, dict) else ""
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.open_loop import Answer, Request
-from bench.slo import ratios, summary
+from bench.slo_summary import ratios, standard_error, summary
 
 TOP1 = {"large": 0.7, "small": 0.5}
 
@@ -25,6 +25,13 @@ def test_goodput_counts_what_was_on_time_over_all_requests() -> None:
     assert found["attainment"] == 0.5
     assert found["attainment_of_admitted"] == pytest.approx(2 / 3, abs=1e-4)
     assert found["refused"] == 0.25
+
+
+def test_the_error_of_a_ratio_follows_from_how_rounds_differ() -> None:
+    ours = [[answer("large")], [answer("large")], [answer("small")]]
+    others = [[answer("small")] for _ in range(3)]
+    assert standard_error(ours, ours, TOP1) == 0
+    assert standard_error(ours, others, TOP1) == pytest.approx(0.4 / 3, abs=1e-3)
 
 
 def test_ours_is_held_against_the_best_of_each_kind() -> None:
