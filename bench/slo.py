@@ -59,11 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="in each all policies take turns")
     parser.add_argument(
-        "--loads", nargs="+", choices=_LOADS, default=_LOADS, help="by what the largest variant keeps up with"
+        "--loads", nargs="+", choices=_LOADS, help="by what the largest variant keeps up with; default: all"
     )
     parser.add_argument("--recovery-seconds", type=float, default=60, help="of overload, at the end")
     parser.add_argument("--output", type=Path, default=Path("docs/slo.json"), help="beside it: .md, .svg")
     options = parser.parse_args(arguments)
+    if options.loads is None:
+        options.loads = [load for load in _LOADS if load != "azure" or options.trace]
+    elif "azure" in options.loads and options.trace is None:
+        parser.error("the load azure needs --trace, a CSV of arrivals with the column TIMESTAMP")
     paths = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
     photos = [p.read_bytes() for p in paths]
     if options.base_url:
@@ -112,8 +116,7 @@ class Bench:
         }
 
     def _traces(self) -> list[str]:
-        names = [_NAMES.get(load, load) for load in self._options.loads]
-        return [name for name in names if name != _AZURE or self._options.trace]
+        return [_NAMES.get(load, load) for load in self._options.loads]
 
     def _arrivals(self, name: str, capacity: float, seed: int) -> simulator.Floats:
         period_s = self._options.seconds
@@ -140,6 +143,7 @@ class Bench:
         turns.insert(max(1, len(turns) - 1), _FLOOD)  # what it leaves in the estimates is not for ours
         answers: dict[str, list[list[Answer]]] = {policy: [] for policy in wanted}  # of each round
         floods, rounds = [], [self._arrivals(name, capacity, seed) for seed in range(self._rounds(name))]
+        rounds = [times for times in rounds if len(times)]  # nobody comes in some parts of a trace
         for seed, times in enumerate(rounds):
             start = seed % len(turns)  # each in turn is the first
             for turn in turns[start:] + turns[:start]:
