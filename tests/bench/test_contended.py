@@ -38,5 +38,5 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 
 def test_cores_of_ones_own_would_do_more() -> None:
-    load = contended_workload(poisson(3 * FULL, 800, 0), 0)
+    load = contended_workload(poisson(3 * FULL, 3000, 0), 0)
     assert simulate_contended(FAMILY, load).accuracy < 0.9 * simulate(FAMILY, load).accuracy
