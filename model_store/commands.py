@@ -273,7 +273,7 @@ def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles
     """Of one variant: by the CPU provider, and by the others that are installed and agree with it."""
     task = store.task(v.task)
     manifest, reference = open_variant(store, task, v.id)
-    yield CPU, profiling.measure_inference(reference, manifest.resolution)
+    yield CPU, profiling.measure_inference([reference], manifest.resolution)[0]
     if not isinstance(reference, OnnxSession):
         return
     for provider in accelerators():
@@ -286,7 +286,7 @@ def _times(store: ModelStore, v: StoredVariant) -> Iterator[tuple[str, Quantiles
         except ModelUnusable as error:
             print(f"{v.task}/{v.id}: {error}", file=sys.stderr)
         else:
-            yield provider, profiling.measure_inference(session, manifest.resolution)
+            yield provider, profiling.measure_inference([session], manifest.resolution)[0]
 
 
 def _row(v: StoredVariant) -> list[str]:

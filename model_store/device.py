@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -99,6 +99,23 @@ def lower_priority(niceness: int) -> None:
     """Of the calling thread and of those that it starts, where the system can (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+def stay_on(cpus: Collection[int]) -> None:
+    """Keeps the calling thread on these CPUs, and those that it starts; where the system can (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setaffinity(0, cpus)
+
+
+@contextlib.contextmanager
+def on_cpu(cpu: int) -> Iterator[None]:
+    """The calling thread on this CPU meanwhile, as `stay_on`."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    stay_on({cpu})
+    try:
+        yield
+    finally:
+        stay_on(before)
 
 
 def release_memory() -> None:

@@ -1,5 +1,7 @@
 """A variant of a store, opened for the head of its task, and whether its answers fit the task."""
 
+from collections.abc import Sequence
+
 from model_store import golden
 from model_store.manifest import TaskManifest, VariantManifest
 from model_store.runtime import ModelUnusable, OnnxDetector, OnnxSession, open_model
@@ -19,8 +21,11 @@ class Openings:
     """Opens variants of one task. Those whose models are the same file, as the resolutions of one set of
     weights, get the same session: it is in memory once."""
 
-    def __init__(self, store: ModelStore, task: TaskManifest, threads: int = 1) -> None:
-        self._store, self._task, self._threads = store, task, threads
+    def __init__(
+        self, store: ModelStore, task: TaskManifest, threads: int = 1, cpus: Sequence[int] = ()
+    ) -> None:
+        """`cpus` as of OnnxSession."""
+        self._store, self._task, self._threads, self._cpus = store, task, threads, cpus
         self._sessions: dict[str, OnnxSession | OnnxDetector] = {}  # by their models' sha256
 
     def open(self, variant: str) -> tuple[VariantManifest, OnnxSession | OnnxDetector]:
@@ -29,7 +34,7 @@ class Openings:
         try:
             session = self._sessions.get(manifest.sha256)
             if session is None:
-                session = open_model(model, self._task.head, self._threads)
+                session = open_model(model, self._task.head, self._threads, self._cpus)
             check_fit(session, manifest, self._task)
         except ModelUnusable as error:
             raise ModelUnusable(f"{variant} of {self._task.name}: {error}") from error

@@ -6,7 +6,7 @@ times are wall-clock milliseconds.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -31,6 +31,7 @@ from model_store.runtime import RUNTIME_VERSION, Runnable, accelerators
 _FORMAT_VERSION = 4
 _WARM_UP_RUNS = 2
 _MIN_RUNS, _MAX_RUNS = 5, 30
+_TURN_RUNS = 5
 _INFERENCE_SECONDS = 0.4
 _DECODE_SECONDS = 0.02
 # Smooth and noisy: few bytes a pixel, and many. PNG packs noise as it is, which is faster than any photo.
@@ -148,10 +149,12 @@ def save(path: Path, profile: DeviceProfile) -> None:
     atomic.write(path, profile.model_dump_json(indent=2).encode())
 
 
-def measure_inference(session: Runnable, resolution: int) -> Quantiles:
-    """Runs one variant on a random picture for up to half a second."""
+def measure_inference(sessions: Sequence[Runnable], resolution: int) -> list[Quantiles]:
+    """Runs sessions that are to be compared on a random picture, each for up to half a second: in turns, so
+    that whatever else the machine does meets all alike."""
     images = np.random.default_rng(0).integers(0, 256, (1, resolution, resolution, 3), np.uint8)
-    return Quantiles.of(_samples_ms(lambda: session.run(images), _INFERENCE_SECONDS))
+    works = [partial(session.run, images) for session in sessions]
+    return [Quantiles.of(samples) for samples in _samples_ms(works, _INFERENCE_SECONDS)]
 
 
 def measure_decoding(on_coding: Callable[[str], None] = lambda _: None) -> dict[str, DecodeCost]:
@@ -180,9 +183,7 @@ def _cut_cost() -> DecodeCost:
     photo = Photo(sample_picture("JPEG", _CUT_FROM, _CUT_FROM, grain=24), _CUT_FROM)
     low, high = min(RESOLUTIONS), max(RESOLUTIONS)
     box = (100.5, 50.5, 300.5, 250.5)
-    low_ms, high_ms = (
-        Quantiles.of(_samples_ms(partial(photo.cut, box, size), _DECODE_SECONDS)).p50 for size in (low, high)
-    )
+    low_ms, high_ms = (_median_ms(partial(photo.cut, box, size)) for size in (low, high))
     per_megapixel_ms = max(0.0, (high_ms - low_ms) / (high**2 - low**2) * 1e6)
     base_ms = max(0.0, low_ms - per_megapixel_ms * low**2 / 1e6)
     return DecodeCost(
@@ -210,19 +211,30 @@ def _decode_times(coding: str, pictures: Sides) -> tuple[list[tuple[ImageHeader,
             for size in sizes:
                 cases.append((ImageHeader(format, side, side, len(data), progressive), size))
                 work = partial(decode, data, size, Preprocessing())
-                times.append(Quantiles.of(_samples_ms(work, _DECODE_SECONDS)).p50)
+                times.append(_median_ms(work))
     return cases, times
 
 
-def _samples_ms(work: Callable[[], object], max_seconds: float) -> list[float]:
-    for _ in range(_WARM_UP_RUNS):
-        work()
-    samples: list[float] = []
-    started = time.perf_counter()
-    while len(samples) < _MIN_RUNS or (
-        len(samples) < _MAX_RUNS and time.perf_counter() - started < max_seconds
-    ):
-        before = time.perf_counter()
-        work()
-        samples.append((time.perf_counter() - before) * 1e3)
+def _median_ms(decode: Callable[[], object]) -> float:
+    (samples,) = _samples_ms([decode], _DECODE_SECONDS)
+    return Quantiles.of(samples).p50
+
+
+def _samples_ms(works: Sequence[Callable[[], object]], max_seconds: float) -> list[list[float]]:
+    """Of each, in turns of a few runs."""
+    for work in works:
+        for _ in range(_WARM_UP_RUNS):
+            work()
+    samples: list[list[float]] = [[] for _ in works]
+
+    def unfinished(taken: list[float]) -> bool:
+        enough = len(taken) >= _MAX_RUNS or sum(taken) >= max_seconds * 1e3
+        return len(taken) < _MIN_RUNS or not enough
+
+    while any(map(unfinished, samples)):
+        for work, taken in zip(works, samples, strict=True):
+            for _ in range(_TURN_RUNS):
+                before = time.perf_counter()
+                work()
+                taken.append((time.perf_counter() - before) * 1e3)
     return samples

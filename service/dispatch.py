@@ -28,6 +28,8 @@ _ROOM = 1.2
 _SURELY = 1.5
 # So many requests in a row found nobody else there, for one without a budget to take all workers.
 _LONELY = 8
+# One in so many of them is run the other way, with one thread or with all, to know which is faster now.
+_TRY = 16
 
 
 class Dispatcher:
@@ -53,6 +55,7 @@ class Dispatcher:
         self._running = Running(workers)
         self._hurries = False  # what runs ahead is about to be taken
         self._lonely = 0  # so many requests in a row have found nobody else there
+        self._could_take_all = 0  # so many could have had the threads of all workers
         self._pairing = Pairing(estimates)
         self._contention = Contention(estimates, self._queue, self._running, preempts=preempts)
         self._admission = Admission(estimates, self._queue, self._running, self._contention)
@@ -209,15 +212,17 @@ class Dispatcher:
         return self._assign(job, index, decision, now)
 
     def _on_all_workers(self, job: Job, index: int) -> int | None:
-        """The plan of the same variant with the threads of all workers, where there is one, and nobody who
-        would have to wait for them: others come one at a time, and none of them in a hurry."""
+        """The plan of the same variant with the threads of all workers, where there is one that is faster,
+        and nobody who would have to wait for them: others come one at a time, and none of them in a hurry."""
         several = index + 1
         if self._lonely < _LONELY or self._queue or self._running or several >= len(job.expected):
             return None
         expected = job.expected[several]
         if expected.threads == 1 or not self._contention.harmless(self.estimates.bound_ms(expected)):
             return None
-        return several
+        self._could_take_all += 1
+        faster = self.estimates.work_ms(expected) < self.estimates.work_ms(job.expected[index])
+        return several if faster != (self._could_take_all % _TRY == 0) else None
 
     def _second(self, expected: Expected, now: float) -> Assignment | None:
         """The next in the queue, taken from there, where it has no budget either and wants the same plan: one

@@ -102,17 +102,21 @@ def _frontier(group: Sequence[Loaded], inference_ms: Mapping[str, float]) -> Ite
 
 
 def _needs(store: ModelStore) -> tuple[int, int, int]:
-    """Bytes of all sessions, of the second ones with several threads at most (one of each task), and of the
-    largest file."""
+    """Bytes of all sessions, of the second ones with several threads at most (one of each precision of a
+    task), and of the largest file."""
     all_bytes = second_bytes = largest_bytes = 0
     for task in store.tasks():
         # Variants of the same model share a session.
-        models = {v.manifest.sha256 if v.manifest else v.id: v.size_bytes for v in store.variants(task)}
-        files = models.values()
-        all_bytes += sum(map(session_bytes, files))
-        if files:
-            second_bytes += session_bytes(max(files))
-            largest_bytes = max(largest_bytes, *files)
+        files: dict[str, int] = {}
+        largest: dict[str, int] = {}
+        for variant in store.variants(task):
+            manifest, size = variant.manifest, variant.size_bytes
+            files[manifest.sha256 if manifest else variant.id] = size
+            precision = manifest.precision if manifest else variant.id
+            largest[precision] = max(size, largest.get(precision, 0))
+        all_bytes += sum(map(session_bytes, files.values()))
+        second_bytes += sum(map(session_bytes, largest.values()))
+        largest_bytes = max(largest_bytes, *largest.values(), 0)
     return all_bytes, second_bytes, largest_bytes
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from model_store.imaging import UInt8Array
-from model_store.manifest import TaskManifest, VariantManifest, is_variant_id
+from model_store.manifest import Precision, TaskManifest, VariantManifest, is_variant_id
 from model_store.opening import Openings, check_fit, open_variant
 from model_store.profile import Quantiles
 from model_store.ranking import expected_accuracies
@@ -29,10 +29,6 @@ from service.self_test import Tested
 
 log = logging.getLogger(__name__)
 
-# So many of a task's variants, the most accurate, may use several threads for one picture: smaller ones fit
-# most budgets with one. The runtime packs the weights for each session anew, so that each costs its size
-# again (in fp32 24 MiB for alpha 1.0).
-_PARALLEL_VARIANTS = 1
 _NOTHING = Tested({})
 _UNKNOWN: Mapping[str, Quantiles] = {}
 
@@ -45,12 +41,13 @@ def load_catalog(
     tested: Tested = _NOTHING,
     residency: Residency | None = None,
     measured: Mapping[str, Quantiles] = _UNKNOWN,
+    cpus: Sequence[int] = (),
 ) -> Catalog:
     """Loads and warms every sound variant; seconds of work, none of it on the event loop.
 
-    `threads` is what one picture may use when all workers are idle, unless `measured`, the times of plans by
-    their keys, tells that it is not worthwhile. What `tested` says to fail is not touched. With a residency
-    each variant has been in memory once, and not all are.
+    `threads` is what one picture may use when all workers are idle, each on one of the `cpus` if there are
+    any, unless `measured`, the times of plans by their keys, tells that it is not worthwhile. What `tested`
+    says to fail is not touched. With a residency each variant has been in memory once, and not all are.
     """
     tasks: dict[str, TaskCatalog] = {}
     refused: list[RefusedVariant] = []
@@ -73,7 +70,7 @@ def load_catalog(
             detectors = _detectors(loaded)
         else:
             variants = _ranked(loaded, manifest, tested)
-            plans = tuple(_plans(store, manifest, variants, threads, measured))
+            plans = tuple(_plans(store, manifest, variants, threads, measured, cpus))
             tasks[name] = TaskCatalog(manifest, labels, synsets, variants, plans)
     for r in refused:
         log.error("variant %s of %s is refused: %s", r.id, r.task, r.problem)
@@ -213,13 +210,22 @@ def _plans(
     variants: tuple[LoadedVariant, ...],
     threads: int,
     measured: Mapping[str, Quantiles],
+    cpus: Sequence[int],
 ) -> Iterator[Plan]:
-    for i, variant in enumerate(variants):
+    """Of each variant one with one thread; and one with all `threads` of those that are the most accurate
+    model of their precision, at all its resolutions. Others fit most budgets with one thread, and the runtime
+    packs the weights of each session anew: it costs its size again (24 MiB for alpha 1.0 in fp32).
+    """
+    best: dict[Precision, str] = {}
+    openings = Openings(store, task, threads, cpus[1:])  # the first one is the caller's
+    for variant in variants:
         plan = Plan(variant, variant.session)
         yield plan
-        if threads > 1 and i < _PARALLEL_VARIANTS and not _too_slow(plan, threads, measured):
+        model = variant.manifest.sha256
+        is_best = best.setdefault(variant.manifest.precision, model) == model
+        if threads > 1 and is_best and not _too_slow(plan, threads, measured):
             try:
-                manifest, session = open_variant(store, task, variant.id, threads)
+                manifest, session = openings.open(variant.id)
                 session.run(_grey(manifest.resolution))
             except (StoreError, ModelUnusable) as error:  # as when it is replaced at this moment
                 log.warning("%s runs with one thread only: %s", variant.key, error)

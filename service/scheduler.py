@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_store.device import lower_priority
+from model_store.device import lower_priority, on_cpu, stay_on
 from model_store.profile import Quantiles
 from service import errors, planner
 from service.catalog import LoadedDetector, LoadedVariant
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 WORKER_NICENESS = 5
 _LONGEST_RETRY_MS = 600_000.0
+_WHERE_IT_IS = contextlib.nullcontext()
 _WHY = {
     "full": "the queue is full",
     "late": "the budget cannot be met with the work that waits",
@@ -60,6 +61,7 @@ class Scheduler:
         self._stopping = False
         self._turnstile = Turnstile()
         own = cpus if len(cpus) >= dispatcher.workers else [None] * dispatcher.workers
+        self._first_cpu = own[0]
         self._threads = [
             threading.Thread(target=self._work, args=(own[i],), name=f"inference-{i}", daemon=True)
             for i in range(dispatcher.workers)
@@ -177,7 +179,8 @@ class Scheduler:
         taken = self._take(cpu)
         while taken is not None:
             tickets = self._tickets(taken)
-            results = serve([ticket.submission for ticket in tickets], taken)
+            with self._where(taken):
+                results = serve([ticket.submission for ticket in tickets], taken)
             with self._changed:
                 self._finish(taken, results)
                 # Before the event loop is woken, which would wait for the interpreter meanwhile.
@@ -197,7 +200,7 @@ class Scheduler:
                         return
                     self._hurried.wait()
                 cpu = None if taken.ahead_of is None else self._cpus.get(taken.ahead_of)
-            _stay_on(anywhere if cpu is None else {cpu})
+            stay_on(anywhere if cpu is None else {cpu})
             self._metrics.preempted()
             tickets = self._tickets(taken)
             results = serve([ticket.submission for ticket in tickets], taken)
@@ -205,6 +208,11 @@ class Scheduler:
                 self._finish(taken, results)
             _hand_over(tickets, results)
             del tickets, results
+
+    def _where(self, taken: Assignment | Job) -> "contextlib.AbstractContextManager[None]":
+        """What needs all workers runs on the first one's CPU: the runtime's threads are on the others."""
+        several = isinstance(taken, Assignment) and taken.threads > 1
+        return on_cpu(self._first_cpu) if several and self._first_cpu is not None else _WHERE_IT_IS
 
     def _tickets(self, taken: Assignment | Job) -> list[_Ticket]:
         """Of who waits for it. The outcome knows its job: if that still knew who waits for the outcome, each
@@ -262,12 +270,7 @@ def _settle(cpu: int | None) -> None:
     to the kernel, two workers that wake together share a core for milliseconds while the other idles."""
     lower_priority(WORKER_NICENESS)
     if cpu is not None:
-        _stay_on({cpu})
-
-
-def _stay_on(cpus: set[int]) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
-        os.sched_setaffinity(0, cpus)
+        stay_on({cpu})
 
 
 def _overloaded(refusal: Refusal) -> errors.Overloaded:

@@ -93,10 +93,11 @@ class Service:
         known = profiling.load(profiling.cache_path(self.settings.state_dir, store.digest()))
         measured = known.inference if known is not None else {}
         return_freed_memory()
-        catalog = load_catalog(store, fit.plan_threads, tests, fit.residency, measured)
+        cpus = own_cpus(threads)
+        catalog = load_catalog(store, fit.plan_threads, tests, fit.residency, measured, cpus)
         release_memory()  # the runtime's copies of the weights
         keep_freed_memory()  # from here on what is freed is a picture's
-        profile = device_profile(catalog, store, threads, self.settings.state_dir)
+        profile = device_profile(catalog, store, threads, self.settings.state_dir, cpus)
         catalog = catalog.accelerated(store, profile.inference, threads)
         inference_ms = {key: times.p50 for key, times in profile.inference.items()}
         catalog = catalog.worthwhile(inference_ms)
@@ -121,7 +122,7 @@ class Service:
         if faces is not None and faces.variants and catalog.detectors:
             self._face_plans = FacePlans(faces, catalog.detectors, inference_ms)
         self.metrics.resident(catalog.resident())
-        return catalog, Scheduler(dispatcher, self.metrics, own_cpus(threads))
+        return catalog, Scheduler(dispatcher, self.metrics, cpus)
 
     def _tell_ready(self, catalog: Catalog, threads: int) -> None:
         """Or that there is nothing to serve."""

@@ -1,5 +1,6 @@
 """Measured latencies: kept between starts, and a decode cost that grows with the picture."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +186,17 @@ def test_what_comes_in_several_scans_costs_more(measured: tuple[dict[str, Decode
 
 
 def test_measuring_inference_asks_for_single_pictures_of_the_resolution() -> None:
-    session = Watcher()
-    found = profile.measure_inference(session, 160)
-    assert session.shapes == {(1, 160, 160, 3)}
-    assert 0 < found.p50 <= found.p95
+    session, other = Watcher(), Watcher()
+    for found in profile.measure_inference([session, other], 160):
+        assert 0 < found.p50 <= found.p95
+    assert session.shapes == other.shapes == {(1, 160, 160, 3)}
+
+
+def test_what_is_compared_is_measured_in_turns() -> None:
+    """A machine that is slow for a moment would else make one of two slow for good."""
+    order: list[str] = []
+    profile._samples_ms([lambda: order.append("a"), lambda: order.append("b")], 1.0)
+    turns = [name for name, _ in itertools.groupby(order)]
+    assert turns == ["a", "b"] * (len(turns) // 2)
+    assert len(turns) > 6
+    assert order.count("a") == order.count("b")

@@ -1,6 +1,8 @@
 """One variant in ONNX Runtime: its interface is checked, its answers do not depend on how it is asked."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,17 @@ def test_a_batch_answers_as_its_pictures_do_alone(model: bytes) -> None:
 def test_threads_change_no_answer(model: bytes) -> None:
     one, two = (OnnxSession(model, threads).run(pictures(1)) for threads in (1, 2))
     np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells the affinity of threads")
+def test_a_thread_that_helps_has_the_cpu_that_it_was_given(model: bytes) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    before = {thread.name for thread in Path("/proc/self/task").iterdir()}
+    session = OnnxSession(model, threads=2, cpus=[cpu])
+    (helper,) = {thread.name for thread in Path("/proc/self/task").iterdir()} - before
+    session.run(np.zeros((1, 128, 128, 3), np.uint8))
+    assert os.sched_getaffinity(int(helper)) == {cpu}
+    assert os.sched_getaffinity(0) != {cpu} or os.cpu_count() == 1
 
 
 def test_a_session_is_asked_from_several_threads(model: bytes) -> None:

@@ -85,6 +85,29 @@ def test_without_a_budget_all_threads_serve_one_who_has_been_alone_for_long(pinn
     assert (second.threads, assigned(d, now + 50).threads) == (1, 1)
 
 
+@pytest.mark.parametrize(("one_ms", "all_ms", "threads"), [(17, 6, 2), (9, 30, 1)])
+def test_which_is_faster_is_learned_from_runs_whatever_the_profile_says(
+    one_ms: float, all_ms: float, threads: int
+) -> None:
+    """By the profile it is 17 ms with one thread and 9 with all; and the other way round where it takes 6
+    with all, on a machine that was busy when it was measured."""
+    expected = PARALLEL
+    if threads == 2:
+        expected = [Expected("v0", 1.0, 8.0), Expected("v0/2 threads", 1.0, 8.5, threads=2), PARALLEL[2]]
+    inference = {e.key: Quantiles(p50=e.inference_ms, p95=e.inference_ms) for e in expected}
+    profile = DeviceProfile(device="test", inference=inference)
+    d = Dispatcher(LatencyEstimates(profile), 2, max_length=100, max_bytes=1 << 30)
+    taken = []
+    for i in range(400):
+        now = 50.0 * i
+        admitted(d, [Job(expected, (0.7, 0.7, 0.6), now, None)], now)
+        taken.append(assigned(d, now))
+        ms = all_ms if taken[-1].threads == 2 else one_ms
+        d.finish(taken[-1], now + ms, ms - 1.0)
+    last = [each.threads for each in taken[-64:]]
+    assert last.count(threads) == 60  # and the others are tried
+
+
 def test_a_pinned_variant_with_a_budget_has_one_thread() -> None:
     d = parallel_dispatcher()
     answered_alone(d, 2 * _LONELY)

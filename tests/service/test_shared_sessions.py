@@ -61,6 +61,34 @@ def test_quantised_they_share_one_too(store: ModelStore) -> None:
     assert len(set(found.values())) == 4
 
 
+def test_of_each_precision_the_best_model_has_one_session_more_for_several_threads(
+    store: ModelStore,
+) -> None:
+    """It runs all resolutions of that model; the others' packed weights would cost memory again."""
+    task = store.task("imagenet")
+    large, small, _ = (build.quantize_variant(store, task, name) for name in (LARGE, SMALL, OTHER))
+    parallel = {
+        plan.variant.id: plan.session for plan in load_catalog(store, threads=2).plans() if plan.threads == 2
+    }
+    assert set(parallel) == {LARGE, SMALL, large.id, small.id}
+    assert parallel[LARGE] is parallel[SMALL]
+    assert parallel[large.id] is parallel[small.id]
+    assert len(set(parallel.values())) == 2
+
+
+def test_several_threads_are_left_out_where_a_more_accurate_variant_is_as_fast(store: ModelStore) -> None:
+    found = load_catalog(store, threads=2)
+    times = {LARGE: (10, 6), SMALL: (5, 3), OTHER: (1, 1)}
+    inference_ms = {plan.key: float(times[plan.variant.id][plan.threads - 1]) for plan in found.plans()}
+
+    def parallel() -> set[str]:
+        return {p.variant.id for p in found.worthwhile(inference_ms).plans() if p.threads == 2}
+
+    assert parallel() == {LARGE, SMALL}
+    inference_ms[next(p.key for p in found.plans() if p.variant.id == LARGE and p.threads == 2)] = 3.0
+    assert parallel() == {LARGE}
+
+
 def test_another_file_is_another_session(tmp_path: Path) -> None:
     found = sessions(load_catalog(random_store.fill(tmp_path / "store", SHAPES, alike=False)))
     assert len(set(found.values())) == 3
