@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.environments import ROOT
+from bench.server import free_port
 from bench.wrk import Body
 
 PILLOW, OURS = "pillow", "ours"
@@ -105,8 +106,8 @@ PEERS = (
         lambda answer: int(answer["outputs"][0]["data"][0]),
         lambda port: {
             "MLSERVER_HTTP_PORT": str(port),
-            "MLSERVER_GRPC_PORT": str(port + 1),
-            "MLSERVER_METRICS_PORT": str(port + 2),
+            "MLSERVER_GRPC_PORT": str(free_port()),  # a neighbour of `port` may be taken
+            "MLSERVER_METRICS_PORT": str(free_port()),
             "MLSERVER_PARALLEL_WORKERS": "2",
             "MLSERVER_MODEL_NAME": "mobilenet",
             "MLSERVER_MODEL_IMPLEMENTATION": f"{_MODULE}.mlserver_app.Classifier",
