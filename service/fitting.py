@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from model_store.device import KEPT_BYTES, memory_limit_bytes, resident_bytes
+from model_store.manifest import Precision
 from model_store.store import ModelStore
 from service.catalog import Catalog, LoadedDetector, LoadedVariant
 from service.memory import MemoryBudget, session_bytes
@@ -106,17 +107,15 @@ def _needs(store: ModelStore) -> tuple[int, int, int]:
     task), and of the largest file."""
     all_bytes = second_bytes = largest_bytes = 0
     for task in store.tasks():
+        variants = store.variants(task)
         # Variants of the same model share a session.
-        files: dict[str, int] = {}
-        largest: dict[str, int] = {}
-        for variant in store.variants(task):
-            manifest, size = variant.manifest, variant.size_bytes
-            files[manifest.sha256 if manifest else variant.id] = size
-            precision = manifest.precision if manifest else variant.id
-            largest[precision] = max(size, largest.get(precision, 0))
-        all_bytes += sum(map(session_bytes, files.values()))
-        second_bytes += sum(map(session_bytes, largest.values()))
-        largest_bytes = max(largest_bytes, *largest.values(), 0)
+        models = {v.manifest.sha256 if v.manifest else v.id: v.size_bytes for v in variants}
+        all_bytes += sum(map(session_bytes, models.values()))
+        largest_bytes = max(largest_bytes, *models.values(), 0)
+        of_precision: dict[Precision, int] = {}  # the largest
+        for manifest, size in ((v.manifest, v.size_bytes) for v in variants if v.manifest):
+            of_precision[manifest.precision] = max(size, of_precision.get(manifest.precision, 0))
+        second_bytes += sum(map(session_bytes, of_precision.values()))
     return all_bytes, second_bytes, largest_bytes
 
 
