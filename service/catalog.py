@@ -196,7 +196,7 @@ class Catalog:
         """Without the plans whose several threads bring nothing, or no more speed than a more accurate
         variant has, by the time of each plan's key."""
         tasks = {
-            name: replace(task, plans=tuple(_worthwhile(task.plans, inference_ms)))
+            name: replace(task, plans=tuple(_worth_keeping(task.plans, inference_ms)))
             for name, task in self.tasks.items()
         }
         return replace(self, tasks=tasks)
@@ -221,7 +221,7 @@ def worthwhile(one_ms: float, several_ms: float) -> bool:
     return several_ms <= one_ms * _UNSURE
 
 
-def _worthwhile(plans: Sequence[Plan], inference_ms: Mapping[str, float]) -> Iterator[Plan]:
+def _worth_keeping(plans: Sequence[Plan], inference_ms: Mapping[str, float]) -> Iterator[Plan]:
     """Of a task's plans, in their order."""
     least = math.inf  # of more accurate variants
     for _, of_variant in itertools.groupby(plans, lambda plan: plan.variant):

@@ -34,7 +34,7 @@ def test_only_the_most_accurate_model_has_a_plan_with_all_threads(store_dir: Pat
 
 
 @pytest.mark.parametrize(("fast_ms", "kept"), [(11.0, True), (11.1, False)])
-def test_a_plan_that_several_threads_hardly_speed_up_is_left_out(
+def test_a_plan_that_several_threads_slow_down_is_left_out(
     store_dir: Path, fast_ms: float, kept: bool
 ) -> None:
     found = load_catalog(ModelStore(store_dir), threads=2)

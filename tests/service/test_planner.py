@@ -111,6 +111,20 @@ def test_the_frontier_has_only_what_can_always_run() -> None:
     assert planner.frontier([8.0, math.inf], [0.7, 0.7]) == [0]
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.booleans()), min_size=1, max_size=9))
+def test_plans_of_all_workers_change_no_frontier(variants: list[tuple[int, int, bool]]) -> None:
+    """Some variants have one beside the plan with one thread; of equal accuracy, and with infinite work."""
+    works: list[float] = []
+    top1: list[float] = []
+    places: list[int] = []
+    for work, accuracy, several in sorted(variants, key=lambda v: -v[1]):
+        places.append(len(works))
+        works += [float(work), math.inf] if several else [float(work)]
+        top1 += [accuracy / 10] * (2 if several else 1)
+    alone = planner.frontier([works[i] for i in places], [top1[i] for i in places])
+    assert planner.frontier(works, top1) == [places[i] for i in alone]
+
+
 _VARIANTS = st.lists(st.tuples(_COST, st.floats(0.05, 1)), min_size=1, max_size=16).map(
     lambda variants: sorted(variants, key=lambda v: -v[1])
 )
