@@ -1,7 +1,7 @@
-"""What several threads and batches bring on this device: `python -m bench.batching STORE`.
+"""What batches bring on this device: `python -m bench.batching STORE`; several threads: `several_threads`.
 
-Time of one picture with each variant: alone on one thread, alone on all threads, and, with a run going on
-each CPU as when all workers are busy, in runs of 1, 2 and 4 pictures. The cases take turns, so that a machine
+Time of one picture with each variant, alone, and with a run going on each CPU as when all workers are busy,
+in runs of 1, 2 and 4 pictures. The cases take turns, so that a machine
 that drifts does not favour one, and of each turn the first run does not count, which finds the caches of
 another case. Ratios are of medians.
 """
@@ -34,27 +34,23 @@ def main() -> None:
     keep_freed_memory()  # as the service does
     store, cpus = ModelStore(options.store), usable_cpus()
     titles = "  ".join(f"{n} a run" for n in _BATCHES[1:])
-    print(f"{'variant':<28} {'ms':>6}  {cpus} threads  {'ms, all busy':>12}  {titles}")
+    print(f"{'variant':<28} {'ms':>6}  {'ms, all busy':>12}  {titles}")
     with ThreadPoolExecutor(cpus) as callers:
         for found in store.variants(options.task):
             manifest, model = store.open(options.task, found.id)
-            one, several = OnnxSession(model), OnnxSession(model, cpus)
+            session = OnnxSession(model)
             shape = (manifest.resolution, manifest.resolution, 3)
             pictures = np.random.default_rng(0).integers(0, 256, (max(_BATCHES), *shape), np.uint8)
             times = defaultdict(list)
             for _ in range(_ROUNDS):
-                times["alone"].append(_ms(one, pictures[:1]))
-                times["threads"].append(_ms(several, pictures[:1]))
+                times["alone"].append(_ms(session, pictures[:1]))
                 for n in _BATCHES:
-                    turns = [callers.submit(_ms, one, pictures[:n]) for _ in range(cpus)]
+                    turns = [callers.submit(_ms, session, pictures[:n]) for _ in range(cpus)]
                     times[f"{n} a run"].append(float(np.mean([turn.result() for turn in turns])))
             median = {case: float(np.median(ms)) for case, ms in times.items()}
             busy = median["1 a run"]
             ratios = "  ".join(f"{busy / median[f'{n} a run']:6.2f}x" for n in _BATCHES[1:])
-            threads = median["alone"] / median["threads"]
-            print(
-                f"{found.id:<28} {median['alone']:6.2f}  {threads:8.2f}x  {busy:12.2f}  {ratios}", flush=True
-            )
+            print(f"{found.id:<28} {median['alone']:6.2f}  {busy:12.2f}  {ratios}", flush=True)
 
 
 def _ms(session: OnnxSession, pictures: Pictures) -> float:
