@@ -1,9 +1,8 @@
 """What batches bring on this device: `python -m bench.batching STORE`; several threads: `several_threads`.
 
 Time of one picture with each variant, alone, and with a run going on each CPU as when all workers are busy,
-in runs of 1, 2 and 4 pictures. The cases take turns, so that a machine
-that drifts does not favour one, and of each turn the first run does not count, which finds the caches of
-another case. Ratios are of medians.
+in runs of 1, 2 and 4 pictures. The cases take turns, so that a machine that drifts does not favour one, and
+of each turn the first run does not count, which finds the caches of another case. Ratios are of medians.
 """
 
 import argparse
